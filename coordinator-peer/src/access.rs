@@ -1,0 +1,81 @@
+//! Who may call what: one row per method. A method without a row is refused, and a test walks the service
+//! descriptors and fails on one.
+
+use talka_peer::{
+    rpc::{Access, Caller, Role, Roles},
+    ticket::InviteToken,
+};
+
+/// The table.
+pub(crate) const ACCESS: &[(&str, Access)] = &[
+    // Workers: any peer may offer its time; nothing that it says is believed.
+    ("/talka.v1.Grid/Join", Access::Peer),
+    ("/talka.v1.Grid/Session", Access::Peer),
+    ("/talka.v1.Peers/Providers", Access::Peer),
+    ("/talka.v1.Peers/Announce", Access::Peer),
+    // What everybody may see: who takes part, and what they earned.
+    ("/talka.v1.Peers/List", Access::Anyone),
+    ("/talka.v1.Ledger/Credit", Access::Anyone),
+    // Jobs and their results are their submitters' business.
+    ("/talka.v1.Jobs/Submit", Access::Submitter),
+    ("/talka.v1.Jobs/Get", Access::Submitter),
+    ("/talka.v1.Jobs/List", Access::Submitter),
+    ("/talka.v1.Jobs/Watch", Access::Submitter),
+    ("/talka.v1.Jobs/Cancel", Access::Submitter),
+    ("/talka.v1.Jobs/Results", Access::Submitter),
+    ("/talka.v1.Jobs/Tasks", Access::Submitter),
+    ("/talka.v1.Jobs/Explain", Access::Submitter),
+];
+
+/// Tells roles apart: the token makes a submitter, a key a peer; whoever connects by TCP from this machine may
+/// do what its user may.
+pub(crate) struct TokenRoles {
+    pub(crate) token: InviteToken,
+}
+
+impl Roles for TokenRoles {
+    fn role(&self, caller: &Caller, token: Option<&[u8]>) -> Role {
+        if token.is_some_and(|token| same(token, &self.token.0)) {
+            return Role::Submitter;
+        }
+        match caller {
+            Caller::Peer(_) => Role::Peer,
+            Caller::Tcp { .. } if caller.is_local() => Role::Submitter,
+            Caller::Tcp { .. } => Role::Anyone,
+        }
+    }
+}
+
+/// Compares secrets in a time that does not depend on where they differ: through their hashes.
+fn same(a: &[u8], b: &[u8]) -> bool {
+    blake3::hash(a) == blake3::hash(b)
+}
+
+#[cfg(test)]
+mod tests {
+    use talka_core::ids::PeerId;
+    use talka_peer::rpc::AccessTable;
+
+    use super::*;
+
+    #[test]
+    fn every_method_has_a_row_and_every_row_a_method() {
+        let table = AccessTable::new(ACCESS);
+        let differences = table.compare(&[talka_proto::DESCRIPTORS]).expect("descriptors");
+        assert_eq!(differences, talka_peer::rpc::access::Differences::default());
+    }
+
+    #[test]
+    fn the_token_makes_a_submitter_and_a_key_a_peer() {
+        let roles = TokenRoles { token: InviteToken([7; 16]) };
+        let peer = Caller::Peer(PeerId::new([1; 32]));
+        let far = Caller::Tcp { addr: "192.0.2.1:9".parse().expect("an address"), tls: true };
+        let near = Caller::Tcp { addr: "127.0.0.1:9".parse().expect("an address"), tls: false };
+        assert_eq!(roles.role(&peer, Some(&[7; 16])), Role::Submitter);
+        assert_eq!(roles.role(&peer, Some(&[7; 15])), Role::Peer);
+        assert_eq!(roles.role(&peer, None), Role::Peer);
+        assert_eq!(roles.role(&far, None), Role::Anyone);
+        assert_eq!(roles.role(&far, Some(&[7; 16])), Role::Submitter);
+        assert_eq!(roles.role(&near, None), Role::Submitter);
+    }
+}

@@ -1,0 +1,97 @@
+//! Fetching the outputs that are too large for a report, after a quorum agreed on them.
+//!
+//! Any member of the quorum will do. What arrives is decoded and digested again: a member that offers
+//! something else than what was agreed on has lied about its output, whatever its digest said.
+
+use std::sync::Arc;
+
+use prost::Message;
+use talka_core::{
+    coordinator::{Coordinator, FetchOutput},
+    digest::result_digest,
+    ids::BlobHash,
+    job::BlobRef,
+    limits,
+    outcome::Output,
+};
+use talka_peer::{
+    blobs::BlobStore,
+    transfer::{Fetcher, Provider},
+};
+use talka_proto::wire;
+use tokio::sync::{Semaphore, mpsc};
+
+use crate::reactor::{Event, Handle};
+
+/// Fetches outputs as they are asked for, a few at a time, until the reactor is gone.
+pub(crate) async fn run(
+    mut wanted: mpsc::Receiver<FetchOutput>,
+    blobs: BlobStore,
+    fetcher: Fetcher,
+    reactor: Handle,
+) {
+    let places = Arc::new(Semaphore::new(limits::OUTPUT_FETCHES_MAX));
+    while let Some(fetch) = wanted.recv().await {
+        let Ok(place) = places.clone().acquire_owned().await else { return };
+        let collector =
+            Collector { blobs: blobs.clone(), fetcher: fetcher.clone(), reactor: reactor.clone() };
+        tokio::spawn(async move {
+            collector.collect(fetch).await;
+            drop(place);
+        });
+    }
+}
+
+struct Collector {
+    blobs: BlobStore,
+    fetcher: Fetcher,
+    reactor: Handle,
+}
+
+impl Collector {
+    /// Fetches one output and tells the reactor. If the reactor is gone, the next start asks again.
+    async fn collect(&self, fetch: FetchOutput) {
+        let job = fetch.task.job;
+        let bundle = self.reactor.ask(move |coordinator: &Coordinator| {
+            coordinator.job(job).map(|job| job.submission.spec.bundle.hash)
+        });
+        let Ok(Ok(bundle)) = bundle.await else { return };
+        let (found, bad) = self.try_sources(bundle, &fetch).await;
+        let (task, digest) = (fetch.task, fetch.digest);
+        let event = match found {
+            Some(blob) => Event::OutputFetched { task, digest, blob, bad },
+            None => Event::OutputLost { task, bad },
+        };
+        let _ = self.reactor.send(event).await;
+    }
+
+    async fn try_sources(&self, bundle: BlobHash, fetch: &FetchOutput) -> (Option<BlobRef>, Vec<u32>) {
+        let mut bad = Vec::new();
+        for source in &fetch.sources {
+            let tag = format!("result/{}/{}/", fetch.task, source.number);
+            let provider = Provider::reverse(source.peer);
+            let fetched = self.fetcher.fetch(&provider, source.blob, &tag, |_| ()).await;
+            let reason = match fetched {
+                Ok(_) if self.is_agreed(bundle, fetch, source.blob).await => match self.blobs.sync().await {
+                    Ok(()) => return (Some(source.blob), bad),
+                    Err(error) => error.to_string(),
+                },
+                Ok(_) => "it is not the output that was agreed on".into(),
+                Err(error) => error.to_string(),
+            };
+            tracing::warn!(task = %fetch.task, peer = %source.peer, reason, "an output can't be had");
+            bad.push(source.number);
+            // What stays is garbage that no tag names.
+            drop(self.blobs.untag(&tag).await);
+        }
+        (None, bad)
+    }
+
+    async fn is_agreed(&self, bundle: BlobHash, fetch: &FetchOutput, blob: BlobRef) -> bool {
+        let max = limits::TASK_OUTPUT_BYTES_MAX + limits::MESSAGE_BYTES_MAX as u64;
+        let Ok(bytes) = self.blobs.read(blob.hash, max).await else { return false };
+        let Ok(decoded) = wire::Output::decode(bytes) else { return false };
+        let Ok(output) = Output::try_from(decoded) else { return false };
+        result_digest(bundle, fetch.input, fetch.exit, &output, fetch.fuel) == fetch.digest
+    }
+}

@@ -1,0 +1,383 @@
+//! The task that owns the coordinator's state.
+//!
+//! ```text
+//!   services ──Event──▶ reactor ──Batch──▶ writer thread ──fsync──▶ disk
+//!      ▲                   │  ▲                 │
+//!      └──── answers ◀─────┘  └───── done ◀─────┘
+//! ```
+//!
+//! Events are applied one after the other to [`Coordinator`] and [`Tracker`]; neither knows that anything
+//! else exists. Their effects gather in a *round*: a batch to persist, and everything that may leave only
+//! when that batch is durable: messages to workers, answers to callers (questions included, so that nobody
+//! is told of what a power cut could undo), outputs to fetch. One round is at the writer while the next one
+//! gathers. A failed commit ends the process: memory is ahead of the disk then, and only a restart is sure.
+
+use std::{
+    collections::{BTreeSet, HashMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
+
+use talka_core::{
+    coordinator::{Capacity, Coordinator, Effects, FetchOutput, Refusal, Report, ToWorker},
+    ids::{AttemptId, BlobHash, JobId, PeerId, ResultDigest, SessionId, TaskId},
+    job::{BlobRef, JobState, Submission},
+    limits,
+    packing::InputIndex,
+    quantities::Timestamp,
+    swarm::{Answer, Tracker},
+};
+use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use crate::{clock, inputs::InputIndices, store::StoreError, writer::Writer};
+
+/// What happens to a coordinator.
+pub(crate) enum Event {
+    /// A worker opened a session.
+    Opened {
+        peer: PeerId,
+        capacity: Capacity,
+        holding: Vec<AttemptId>,
+        outbound: mpsc::Sender<ToWorker>,
+        reply: oneshot::Sender<Result<SessionId, Refusal>>,
+    },
+    /// A session ended.
+    Closed(SessionId),
+    /// A worker's capacity changed.
+    Capacity(SessionId, Capacity),
+    /// A worker stops and gives back what it holds.
+    Leaving(SessionId),
+    /// A worker reports.
+    Reports(SessionId, Vec<Report>),
+    /// A job with all its blobs in place.
+    Submit {
+        submission: Box<Submission>,
+        /// Where its inputs lie, if they are packed.
+        index: Option<Arc<InputIndex>>,
+        reply: oneshot::Sender<Result<JobId, Refusal>>,
+    },
+    /// A job is not wanted any more.
+    Cancel(JobId, oneshot::Sender<Result<(), Refusal>>),
+    /// An agreed output was fetched.
+    OutputFetched { task: TaskId, digest: ResultDigest, blob: BlobRef, bad: Vec<u32> },
+    /// An agreed output can't be had.
+    OutputLost { task: TaskId, bad: Vec<u32> },
+    /// A worker wants a blob.
+    Providers(PeerId, BlobHash, oneshot::Sender<Answer>),
+    /// A worker has a blob, has lost it, or could not get it.
+    Announce(PeerId, BlobHash, Announcement),
+    /// A question. It must be quick: everybody waits for it.
+    Ask(Box<dyn FnOnce(&Coordinator) -> Answered + Send>),
+}
+
+/// The answer to a question, ready to be sent once the round is durable.
+pub(crate) type Answered = Box<dyn FnOnce() + Send>;
+
+/// What a peer says about a blob.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Announcement {
+    Have,
+    Lost,
+    FetchFailed,
+}
+
+/// A job has changed.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Change {
+    pub(crate) job: JobId,
+    /// Whether it will never change again.
+    pub(crate) ended: bool,
+}
+
+/// The reactor has stopped: the coordinator is shutting down.
+#[derive(Debug, Clone, Copy, thiserror::Error)]
+#[error("the coordinator is shutting down")]
+pub(crate) struct Stopped;
+
+/// How everybody else talks to the reactor.
+#[derive(Clone)]
+pub(crate) struct Handle {
+    events: mpsc::Sender<Event>,
+    changes: broadcast::Sender<Change>,
+}
+
+impl Handle {
+    /// Sends an event, waiting while the reactor is busy.
+    pub(crate) async fn send(&self, event: Event) -> Result<(), Stopped> {
+        self.events.send(event).await.map_err(|_| Stopped)
+    }
+
+    /// Sends the event that `make` builds around a reply channel, and awaits the reply.
+    pub(crate) async fn call<T>(&self, make: impl FnOnce(oneshot::Sender<T>) -> Event) -> Result<T, Stopped> {
+        let (reply, answer) = oneshot::channel();
+        self.send(make(reply)).await?;
+        answer.await.map_err(|_| Stopped)
+    }
+
+    /// Asks the coordinator something. The answer arrives when all that it tells of is durable.
+    pub(crate) async fn ask<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&Coordinator) -> T + Send + 'static,
+    ) -> Result<T, Stopped> {
+        self.call(|reply| {
+            Event::Ask(Box::new(move |coordinator| {
+                let answer = question(coordinator);
+                Box::new(move || drop(reply.send(answer)))
+            }))
+        })
+        .await
+    }
+
+    /// Jobs that change from now on, after the change is durable. A slow listener misses some.
+    pub(crate) fn changes(&self) -> broadcast::Receiver<Change> {
+        self.changes.subscribe()
+    }
+}
+
+/// What gathers until it is durable.
+#[derive(Default)]
+struct Round {
+    fx: Effects,
+    answers: Vec<Answered>,
+}
+
+impl Round {
+    fn is_empty(&self) -> bool {
+        self.fx.is_empty() && self.fx.changed.is_empty() && self.answers.is_empty()
+    }
+}
+
+/// The state and its surroundings.
+pub(crate) struct Reactor {
+    coordinator: Coordinator,
+    tracker: Tracker,
+    writer: Writer,
+    events: mpsc::Receiver<Event>,
+    changes: broadcast::Sender<Change>,
+    inputs: InputIndices,
+    fetches: mpsc::Sender<FetchOutput>,
+    /// Outputs for which the fetcher has no room yet: at most one per open task.
+    unfetched: VecDeque<FetchOutput>,
+    sessions: HashMap<SessionId, (PeerId, mpsc::Sender<ToWorker>)>,
+    next_session: SessionId,
+    gathering: Round,
+    committing: Option<Round>,
+    /// Running jobs whose blobs are tracked.
+    tracked: BTreeSet<JobId>,
+}
+
+/// Events that are applied before the round is handed on: bounds the time to the next message.
+const EVENTS_PER_ROUND: usize = 256;
+
+impl Reactor {
+    /// A reactor around a restored coordinator, and the handle to it. `restored` holds what restoring
+    /// already led to.
+    pub(crate) fn new(
+        me: PeerId,
+        coordinator: Coordinator,
+        restored: Effects,
+        writer: Writer,
+        inputs: InputIndices,
+        fetches: mpsc::Sender<FetchOutput>,
+    ) -> (Self, Handle) {
+        let (sender, events) = mpsc::channel(limits::REACTOR_QUEUE_MAX);
+        let (changes, _) = broadcast::channel(limits::REACTOR_QUEUE_MAX);
+        let handle = Handle { events: sender, changes: changes.clone() };
+        let mut this = Self {
+            tracker: Tracker::new(me),
+            coordinator,
+            writer,
+            events,
+            changes,
+            inputs,
+            fetches,
+            unfetched: VecDeque::new(),
+            sessions: HashMap::new(),
+            next_session: SessionId::new(1),
+            gathering: Round { fx: restored, answers: Vec::new() },
+            committing: None,
+            tracked: BTreeSet::new(),
+        };
+        for job in this.coordinator.jobs(None, usize::MAX) {
+            this.track(job.job);
+        }
+        (this, handle)
+    }
+
+    /// Runs until `shutdown`, then commits what was gathered and ends.
+    pub(crate) async fn run(mut self, shutdown: CancellationToken) -> Result<(), StoreError> {
+        /// How often deadlines are looked at: well below [`limits::RECONNECT_GRACE`].
+        const TICK: Duration = Duration::from_millis(200);
+        let mut ticks = tokio::time::interval(TICK);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut events = Vec::with_capacity(EVENTS_PER_ROUND);
+        loop {
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => break,
+                done = self.writer.done(), if self.committing.is_some() => {
+                    done?;
+                    self.release_committed();
+                }
+                count = self.events.recv_many(&mut events, EVENTS_PER_ROUND) => {
+                    if count == 0 {
+                        break;
+                    }
+                    let now = clock::now();
+                    for event in events.drain(..) {
+                        self.apply(now, event);
+                    }
+                }
+                _ = ticks.tick() => {
+                    self.coordinator.on_tick(clock::now(), &mut self.gathering.fx);
+                    self.fetch_more();
+                }
+            }
+            self.hand_on()?;
+        }
+        while self.committing.is_some() || !self.gathering.is_empty() {
+            self.hand_on()?;
+            if self.committing.is_some() {
+                self.writer.done().await?;
+                self.release_committed();
+            }
+        }
+        Ok(())
+    }
+
+    fn apply(&mut self, now: Timestamp, event: Event) {
+        let fx = &mut self.gathering.fx;
+        match event {
+            Event::Opened { peer, capacity, holding, outbound, reply } => {
+                let session = self.next_session;
+                self.next_session = session.next();
+                let opened = self.coordinator.on_session_opened(now, session, peer, capacity, &holding, fx);
+                let answer = opened.map(|()| session);
+                if answer.is_ok() {
+                    self.sessions.insert(session, (peer, outbound));
+                }
+                if let Err(Ok(session)) = reply.send(answer) {
+                    self.close(now, session);
+                }
+            }
+            Event::Closed(session) => self.close(now, session),
+            Event::Capacity(session, capacity) => {
+                self.coordinator.on_capacity(now, session, capacity, fx);
+            }
+            Event::Leaving(session) => self.coordinator.on_leaving(now, session, fx),
+            Event::Reports(session, reports) => self.coordinator.on_reports(now, session, reports, fx),
+            Event::Submit { submission, index, reply } => {
+                let answer = self.coordinator.on_submit(now, *submission, fx);
+                if let Ok(job) = answer {
+                    self.track(job);
+                    // Leases of this job leave after this round, when the index is in its place.
+                    if let Some(index) = index {
+                        self.inputs.insert(job, index);
+                    }
+                }
+                self.gathering.answers.push(Box::new(move || drop(reply.send(answer))));
+            }
+            Event::Cancel(job, reply) => {
+                let answer = self.coordinator.on_cancel(now, job, fx);
+                self.gathering.answers.push(Box::new(move || drop(reply.send(answer))));
+            }
+            Event::OutputFetched { task, digest, blob, bad } => {
+                self.coordinator.on_output_fetched(now, task, digest, blob, &bad, fx);
+            }
+            Event::OutputLost { task, bad } => self.coordinator.on_output_lost(now, task, &bad, fx),
+            Event::Providers(peer, hash, reply) => {
+                drop(reply.send(self.tracker.providers(now, peer, hash)));
+            }
+            Event::Announce(peer, hash, Announcement::Have) => {
+                self.tracker.announce(peer, hash);
+            }
+            Event::Announce(peer, hash, Announcement::Lost) => self.tracker.retract(peer, hash),
+            Event::Announce(peer, hash, Announcement::FetchFailed) => self.tracker.failed(peer, hash),
+            Event::Ask(question) => self.gathering.answers.push(question(&self.coordinator)),
+        }
+    }
+
+    fn close(&mut self, now: Timestamp, session: SessionId) {
+        self.coordinator.on_session_closed(now, session);
+        if let Some((peer, _)) = self.sessions.remove(&session) {
+            let elsewhere = self.sessions.values().any(|(other, _)| *other == peer);
+            if !elsewhere {
+                self.tracker.peer_left(peer);
+            }
+        }
+    }
+
+    /// Passes the gathered round to the writer, or on at once if there is nothing to persist.
+    fn hand_on(&mut self) -> Result<(), StoreError> {
+        if self.committing.is_some() || self.gathering.is_empty() {
+            return Ok(());
+        }
+        let mut round = std::mem::take(&mut self.gathering);
+        let batch = std::mem::take(&mut round.fx.batch);
+        if batch.is_empty() {
+            self.release(round);
+        } else {
+            self.writer.commit(batch)?;
+            self.committing = Some(round);
+        }
+        Ok(())
+    }
+
+    fn release_committed(&mut self) {
+        if let Some(round) = self.committing.take() {
+            self.release(round);
+        }
+    }
+
+    /// Lets out what waited for durability.
+    fn release(&mut self, round: Round) {
+        for (session, message) in round.fx.messages {
+            let Some((_, outbound)) = self.sessions.get(&session) else { continue };
+            let replaced = message == ToWorker::Replaced;
+            // A worker that does not read its messages loses its session, not the coordinator its memory.
+            if replaced || outbound.try_send(message).is_err() {
+                self.close(clock::now(), session);
+            }
+        }
+        for answer in round.answers {
+            answer();
+        }
+        for job in round.fx.changed {
+            let ended = self.untrack_if_ended(job);
+            // An error means that nobody listens.
+            drop(self.changes.send(Change { job, ended }));
+        }
+        self.unfetched.extend(round.fx.fetches);
+        self.fetch_more();
+    }
+
+    fn fetch_more(&mut self) {
+        while !self.unfetched.is_empty() {
+            let Ok(permit) = self.fetches.try_reserve() else { return };
+            if let Some(fetch) = self.unfetched.pop_front() {
+                permit.send(fetch);
+            }
+        }
+    }
+
+    fn track(&mut self, id: JobId) {
+        let Ok(job) = self.coordinator.job(id) else { return };
+        if job.state == JobState::Running && self.tracked.insert(id) {
+            for blob in job.submission.spec.blobs() {
+                self.tracker.track(blob.hash, blob.size);
+            }
+        }
+    }
+
+    fn untrack_if_ended(&mut self, id: JobId) -> bool {
+        let Ok(job) = self.coordinator.job(id) else { return false };
+        let ended = job.state != JobState::Running;
+        if ended && self.tracked.remove(&id) {
+            for blob in job.submission.spec.blobs() {
+                self.tracker.untrack(blob.hash);
+            }
+        }
+        ended
+    }
+}

@@ -1,0 +1,269 @@
+//! Starting, serving and stopping.
+
+use std::{fs, io, net::SocketAddr, path::Path, sync::Arc};
+
+use talka_core::{
+    coordinator::{Config, Coordinator, Effects, FetchOutput},
+    ids::JobId,
+    job::{Inputs, JobState},
+    limits,
+};
+use talka_peer::{
+    Cause, Router,
+    blobs::{self, AdmitAll, BlobError, BlobServer, BlobStore, REVERSE_ALPN, ReverseProviders},
+    connections::ConnectionLimits,
+    endpoint::{BindError, EndpointConfig, PeerEndpoint},
+    files::{Existing, write_durably},
+    identity::{Identity, IdentityError},
+    rpc::{self, AccessTable, PeerHandler, Server, server},
+    ticket::{InviteToken, Ticket},
+    transfer::Fetcher,
+};
+use talka_proto::wire::{
+    grid_server::GridServer, jobs_server::JobsServer, ledger_server::LedgerServer, peers_server::PeersServer,
+};
+use tokio::{net::TcpListener, sync::mpsc};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    CoordinatorConfig, Ready,
+    access::{ACCESS, TokenRoles},
+    clock,
+    inputs::InputIndices,
+    outputs,
+    reactor::Reactor,
+    services::{Context, grid::GridService, jobs::JobsService, ledger::LedgerService, peers::PeersService},
+    store::{Store, StoreError, sqlite::SqliteStore},
+    submission::Submissions,
+    writer::Writer,
+};
+
+/// Name of the file with the invite token.
+const TOKEN_FILE: &str = "token";
+/// Name of the file with the ticket, for commands on the same machine.
+const TICKET_FILE: &str = "ticket";
+
+/// The coordinator can't start, or had to stop.
+#[derive(Debug, thiserror::Error)]
+pub enum CoordinatorError {
+    /// A file of the data directory can't be used.
+    #[error("can't use {path}")]
+    File {
+        /// Which.
+        path: String,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The invite token is not one.
+    #[error("the file {path} is damaged: expected 16 bytes; restore it, or remove it to make a new token")]
+    Token {
+        /// Where it is.
+        path: String,
+    },
+    /// The key can't be used.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The peers' side can't listen.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// The tools' side can't listen. Choose another address.
+    #[error("can't listen on {address} (--http)")]
+    Http {
+        /// Where.
+        address: SocketAddr,
+        /// Why not.
+        source: io::Error,
+    },
+    /// Tools would send their token in the clear.
+    #[error(
+        "--http {address} is not loopback: it needs --tls-cert and --tls-key, or tokens could be read on the way"
+    )]
+    HttpNeedsTls {
+        /// Where.
+        address: SocketAddr,
+    },
+    /// The store can't be used, or a commit failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The blob store can't be used.
+    #[error(transparent)]
+    Blobs(#[from] BlobError),
+    /// Serving failed.
+    #[error("the server failed")]
+    Serve(#[from] server::ServeError),
+    /// Something that a restart is needed for.
+    #[error("{what} failed")]
+    Task {
+        /// What.
+        what: &'static str,
+        /// Why.
+        source: Cause,
+    },
+}
+
+/// Runs a coordinator until `shutdown`; `on_ready` is called once it serves.
+pub async fn run(
+    config: CoordinatorConfig,
+    shutdown: CancellationToken,
+    on_ready: impl FnOnce(Ready),
+) -> Result<(), CoordinatorError> {
+    let dir = config.data_dir.as_path();
+    if let Some(address) = config.http.filter(|http| !http.ip().is_loopback() && config.tls.is_none()) {
+        return Err(CoordinatorError::HttpNeedsTls { address });
+    }
+    fs::create_dir_all(dir).map_err(|source| file_error(dir, source))?;
+    let identity = Identity::load_or_create(dir)?;
+    // Takes the lock, so that a second coordinator on this directory disturbs nothing.
+    let mut store: Box<dyn Store> = Box::new(SqliteStore::open(dir, identity.peer_id())?);
+    let token = load_or_create_token(dir)?;
+    let mut listen = EndpointConfig::new(identity);
+    if let Some(bind) = config.bind {
+        listen.listen = bind;
+    }
+    let endpoint = PeerEndpoint::bind_same_port(listen, dir).await?;
+    let blobs = BlobStore::open(&dir.join("blobs")).await?;
+    let ticket = Ticket { coordinator: endpoint.address(), invite: Some(token) };
+    write_durably(&dir.join(TICKET_FILE), ticket.to_string().as_bytes(), Existing::Replace)
+        .map_err(|source| file_error(&dir.join(TICKET_FILE), source))?;
+
+    let connections = ConnectionLimits::default();
+    let reverse = ReverseProviders::new(connections.clone());
+    let fetcher = Fetcher::new(endpoint.clone(), blobs.clone(), Some(reverse.clone()));
+    let submissions = Submissions::new(blobs.clone(), fetcher.clone(), endpoint.address());
+    let (restored, fx, indices) = restore(&config, store.as_mut(), &submissions).await?;
+    let reader = store.reader();
+    let writer = Writer::start(store).map_err(|source| task("the store thread", source))?;
+    let (to_fetch, wanted) = mpsc::channel::<FetchOutput>(limits::OUTPUT_FETCHES_MAX);
+    let me = endpoint.peer_id();
+    let (reactor, handle) = Reactor::new(me, restored, fx, writer, indices.clone(), to_fetch);
+
+    let stopping = CancellationToken::new();
+    let tasks = TaskTracker::new();
+    let context = Context { reactor: handle.clone(), reader, inputs: indices, submissions };
+    let server = server_of(context, token, connections.clone())?;
+    let (peers, streams) = PeerHandler::new(connections.clone());
+    let router: Router = endpoint
+        .router(&connections)
+        .accept(rpc::ALPN, peers)
+        .accept(blobs::ALPN, BlobServer::new(&blobs, AdmitAll, None, connections.clone()))
+        .accept(REVERSE_ALPN, reverse)
+        .spawn();
+    let http = match config.http {
+        Some(address) => {
+            let listener = TcpListener::bind(address).await;
+            Some(listener.map_err(|source| CoordinatorError::Http { address, source })?)
+        }
+        None => None,
+    };
+    let http_address = http.as_ref().and_then(|listener| listener.local_addr().ok());
+
+    let reactor = tokio::spawn(reactor.run(stopping.clone()));
+    tasks.spawn(outputs::run(wanted, blobs.clone(), fetcher, handle));
+    let (for_peers, stop) = (server.clone(), stopping.clone());
+    let serving = tokio::spawn(async move { for_peers.serve_peers(streams, stop).await });
+    if let Some(listener) = http {
+        let (tls, stop) = (config.tls.clone(), stopping.clone());
+        tasks.spawn(async move {
+            if let Err(error) = server.serve_tcp(listener, tls, stop).await {
+                tracing::error!(%error, "the side for tools ended");
+            }
+        });
+    }
+    tracing::info!(peer = %me, "coordinator ready");
+    on_ready(Ready {
+        worker_ticket: Ticket { invite: None, ..ticket.clone() },
+        ticket,
+        peer: me,
+        http: http_address,
+    });
+
+    // Whatever ends first ends everything.
+    let mut reactor = reactor;
+    let ended = tokio::select! {
+        () = shutdown.cancelled() => None,
+        ended = &mut reactor => Some(ended),
+    };
+    stopping.cancel();
+    let ended = match ended {
+        Some(ended) => ended,
+        None => reactor.await,
+    };
+    serving.abort();
+    // The order: stop accepting, drain what has to be acknowledged (the reactor did), close.
+    drop(router.shutdown().await);
+    endpoint.close().await;
+    tasks.close();
+    blobs.shutdown().await;
+    ended.map_err(|error| task("the reactor", error))??;
+    Ok(())
+}
+
+fn server_of(
+    context: Context,
+    token: InviteToken,
+    connections: ConnectionLimits,
+) -> Result<Server, CoordinatorError> {
+    let (mut services, _health) = server::standard_services(&[talka_proto::DESCRIPTORS])?;
+    services
+        .add_service(GridServer::new(GridService(context.clone())))
+        .add_service(JobsServer::new(JobsService(context.clone())))
+        .add_service(LedgerServer::new(LedgerService(context.clone())))
+        .add_service(PeersServer::new(PeersService(context)));
+    let roles = Arc::new(TokenRoles { token });
+    Ok(Server::new(services.routes(), AccessTable::new(ACCESS), roles, connections))
+}
+
+/// Loads the state, and the input indices of the jobs that still run.
+async fn restore(
+    config: &CoordinatorConfig,
+    store: &mut dyn Store,
+    submissions: &Submissions,
+) -> Result<(Coordinator, Effects, InputIndices), CoordinatorError> {
+    let snapshot = store.load()?;
+    let mut fx = Effects::default();
+    let settings = Config { reconnect_grace: config.reconnect_grace, ..Config::default() };
+    let coordinator = Coordinator::restore(settings, clock::now(), snapshot, &mut fx);
+    let indices = InputIndices::default();
+    for job in coordinator.jobs(None, usize::MAX) {
+        let Inputs::Packed { index, .. } = &job.submission.spec.inputs else { continue };
+        match submissions.index(*index).await {
+            Ok(index) => indices.insert(job.job, Arc::new(index)),
+            Err(status) if job.state == JobState::Running => {
+                return Err(missing_inputs(job.job, status.message()));
+            }
+            // Names of inputs of a job that has ended are all that is lost.
+            Err(status) => tracing::warn!(job = %job.job, error = status.message(), "no input index"),
+        }
+    }
+    Ok((coordinator, fx, indices))
+}
+
+fn missing_inputs(job: JobId, reason: &str) -> CoordinatorError {
+    let text = format!("job {job} runs, but the index of its inputs is not in the blob store: {reason}");
+    task("restoring the jobs", text)
+}
+
+fn task(what: &'static str, source: impl Into<Cause>) -> CoordinatorError {
+    CoordinatorError::Task { what, source: source.into() }
+}
+
+fn file_error(path: &Path, source: io::Error) -> CoordinatorError {
+    CoordinatorError::File { path: path.display().to_string(), source }
+}
+
+/// The secret that makes a submitter, made at first start.
+fn load_or_create_token(dir: &Path) -> Result<InviteToken, CoordinatorError> {
+    let path = dir.join(TOKEN_FILE);
+    match fs::read(&path) {
+        Ok(bytes) => {
+            let bytes: Result<[u8; 16], _> = bytes.try_into();
+            bytes.map(InviteToken).map_err(|_| CoordinatorError::Token { path: path.display().to_string() })
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let token = InviteToken(rand::random());
+            write_durably(&path, &token.0, Existing::Keep).map_err(|source| file_error(&path, source))?;
+            Ok(token)
+        }
+        Err(source) => Err(file_error(&path, source)),
+    }
+}

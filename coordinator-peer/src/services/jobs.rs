@@ -1,0 +1,296 @@
+//! `Jobs`: what submitters do.
+
+use std::{pin::Pin, time::Duration};
+
+use futures_util::Stream;
+use talka_core::{
+    coordinator::{Coordinator, FinalRow, JobProgress, Refusal, TaskState},
+    ids::{JobId, PeerId, PeerNo, TaskId},
+    job::{JobSpec, JobState},
+    limits,
+};
+use talka_peer::rpc::peer;
+use talka_proto::{
+    convert::InvalidMessage,
+    wire::{self, jobs_server::Jobs, submit_event},
+};
+use tokio::sync::{broadcast::error::RecvError, mpsc};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status};
+
+use super::{Context, refused, views};
+use crate::reactor::{Change, Event};
+
+/// See the [module](self).
+pub(crate) struct JobsService(pub(crate) Context);
+
+type Stream_<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+/// Messages that wait for a client which reads slowly.
+const STREAM_QUEUE: usize = 16;
+
+#[tonic::async_trait]
+impl Jobs for JobsService {
+    type SubmitStream = Stream_<wire::SubmitEvent>;
+
+    async fn submit(
+        &self,
+        request: Request<wire::SubmitRequest>,
+    ) -> Result<Response<Self::SubmitStream>, Status> {
+        let submitter = peer(&request)?;
+        let request = request.into_inner();
+        let id: [u8; 16] = request.request[..]
+            .try_into()
+            .map_err(|_| InvalidMessage::new("request", "expected 16 bytes"))?;
+        let spec = request.spec.ok_or_else(|| InvalidMessage::new("spec", "missing"))?;
+        let spec = JobSpec::try_from(spec)?;
+        let context = self.0.clone();
+        Ok(stream(move |events| async move {
+            let job = context.submissions.take(&context, submitter, id, spec, &events).await?;
+            let info = context.info(job).await?;
+            let accepted = submit_event::Event::Accepted(info);
+            send(&events, wire::SubmitEvent { event: Some(accepted) }).await
+        }))
+    }
+
+    async fn get(&self, request: Request<wire::JobRequest>) -> Result<Response<wire::JobInfo>, Status> {
+        let job = self.0.resolve(request.get_ref().job).await?;
+        Ok(Response::new(self.0.info(job).await?))
+    }
+
+    async fn list(
+        &self,
+        request: Request<wire::ListJobsRequest>,
+    ) -> Result<Response<wire::ListJobsReply>, Status> {
+        let request = request.into_inner();
+        let before = (request.after != 0).then(|| JobId::new(request.after));
+        let limit = page(request.limit) as usize;
+        let question = move |coordinator: &Coordinator| coordinator.jobs(before, limit);
+        let jobs = self.0.reactor.ask(question).await?;
+        Ok(Response::new(wire::ListJobsReply { jobs: jobs.iter().map(views::job_info).collect() }))
+    }
+
+    type WatchStream = Stream_<wire::JobInfo>;
+
+    async fn watch(&self, request: Request<wire::JobRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        let job = self.0.resolve(request.get_ref().job).await?;
+        let context = self.0.clone();
+        Ok(stream(move |infos| async move {
+            let mut changed = context.changes_of(job);
+            let mut last = None;
+            loop {
+                let progress = context.progress(job).await?;
+                let info = views::job_info(&progress);
+                if last.as_ref() != Some(&info) {
+                    send(&infos, info.clone()).await?;
+                    last = Some(info);
+                }
+                if progress.state != JobState::Running {
+                    return Ok(());
+                }
+                changed.wait().await?;
+            }
+        }))
+    }
+
+    async fn cancel(&self, request: Request<wire::JobRequest>) -> Result<Response<wire::JobInfo>, Status> {
+        let job = self.0.resolve(request.get_ref().job).await?;
+        let answer = self.0.reactor.call(|reply| Event::Cancel(job, reply)).await?;
+        answer.map_err(|refusal| refused(&refusal))?;
+        Ok(Response::new(self.0.info(job).await?))
+    }
+
+    type ResultsStream = Stream_<wire::TaskResult>;
+
+    async fn results(
+        &self,
+        request: Request<wire::ResultsRequest>,
+    ) -> Result<Response<Self::ResultsStream>, Status> {
+        let request = request.into_inner();
+        let job = self.0.resolve(request.job).await?;
+        let context = self.0.clone();
+        Ok(stream(move |results| async move {
+            let mut changed = context.changes_of(job);
+            let mut from = request.from;
+            loop {
+                let progress = context.progress(job).await?;
+                let ended = progress.state != JobState::Running;
+                // While tasks are open, only those below the lowest open one come in order.
+                let until = if ended || !request.follow { u64::MAX } else { progress.shard.low };
+                from = context.send_results(&progress, from, until, request.with_output, &results).await?;
+                if ended || !request.follow {
+                    return Ok(());
+                }
+                changed.wait().await?;
+            }
+        }))
+    }
+
+    async fn tasks(
+        &self,
+        request: Request<wire::TasksRequest>,
+    ) -> Result<Response<wire::TasksReply>, Status> {
+        let request = request.into_inner();
+        let job = self.0.resolve(request.job).await?;
+        let total = self.0.progress(job).await?.tasks();
+        let end = request.from.saturating_add(page(request.limit).into()).min(total);
+        let mut tasks = Vec::new();
+        for index in request.from..end {
+            tasks.push(self.0.task_info(TaskId { job, index }).await?);
+        }
+        Ok(Response::new(wire::TasksReply { tasks }))
+    }
+
+    async fn explain(&self, request: Request<wire::TaskRequest>) -> Result<Response<wire::TaskInfo>, Status> {
+        let request = request.into_inner();
+        let job = self.0.resolve(request.job).await?;
+        let info = self.0.task_info(TaskId { job, index: request.position }).await?;
+        Ok(Response::new(info))
+    }
+}
+
+impl Context {
+    /// The job that a client means: a number, or 0 for the newest.
+    async fn resolve(&self, job: u64) -> Result<JobId, Status> {
+        if job != 0 {
+            return Ok(JobId::new(job));
+        }
+        let newest = self.reactor.ask(Coordinator::newest_job).await?;
+        newest.ok_or_else(|| Status::not_found("there are no jobs; submit one with `talka submit`"))
+    }
+
+    async fn progress(&self, job: JobId) -> Result<JobProgress, Status> {
+        let progress = self.reactor.ask(move |coordinator| coordinator.job(job)).await?;
+        progress.map_err(|refusal| refused(&refusal))
+    }
+
+    async fn info(&self, job: JobId) -> Result<wire::JobInfo, Status> {
+        Ok(views::job_info(&self.progress(job).await?))
+    }
+
+    /// Keys of the peers that these rows name.
+    async fn names(&self, rows: &[FinalRow]) -> Result<impl Fn(PeerNo) -> Option<PeerId> + use<>, Status> {
+        let mut numbers: Vec<PeerNo> =
+            rows.iter().flat_map(|row| &row.grants).map(|grant| grant.peer).collect();
+        numbers.sort_unstable();
+        numbers.dedup();
+        let question = move |coordinator: &Coordinator| -> Vec<(PeerNo, Option<PeerId>)> {
+            numbers.into_iter().map(|no| (no, coordinator.peer_id(no))).collect()
+        };
+        let names = self.reactor.ask(question).await?;
+        Ok(move |no| names.binary_search_by_key(&no, |(no, _)| *no).ok().and_then(|at| names[at].1))
+    }
+
+    /// Sends the final tasks in `from..until`; returns where to go on.
+    async fn send_results(
+        &self,
+        job: &JobProgress,
+        mut from: u64,
+        until: u64,
+        with_output: bool,
+        results: &mpsc::Sender<Result<wire::TaskResult, Status>>,
+    ) -> Result<u64, Status> {
+        let (id, spec) = (job.job, &job.submission.spec);
+        while from < until {
+            let page =
+                self.read(move |reader| reader.results(id, from, limits::PAGE_ROWS_MAX, with_output)).await?;
+            let names = self.names(&page).await?;
+            let Some(last) = page.last() else { break };
+            let next = last.task.index + 1;
+            for row in page.into_iter().take_while(|row| row.task.index < until) {
+                let input = self.inputs.name(id, row.task.index);
+                send(results, views::task_result(&row, spec, input, &names)).await?;
+            }
+            from = next.min(until);
+        }
+        Ok(from)
+    }
+
+    async fn task_info(&self, id: TaskId) -> Result<wire::TaskInfo, Status> {
+        let question = move |coordinator: &Coordinator| -> Result<_, Refusal> {
+            Ok((coordinator.job(id.job)?, coordinator.explain(id)?))
+        };
+        let (job, view) = self.reactor.ask(question).await?.map_err(|refusal| refused(&refusal))?;
+        let tasks = job.tasks();
+        let view = view.ok_or_else(|| {
+            Status::not_found(format!("job {} has tasks 0 to {}, not {}", id.job, tasks - 1, id.index))
+        })?;
+        let spec = &job.submission.spec;
+        let input = self.inputs.name(id.job, id.index);
+        if matches!(view.state, TaskState::Final | TaskState::Cancelled) {
+            let row = self.read(move |reader| reader.result(id)).await?;
+            if let Some(mut row) = row {
+                row.output = talka_core::coordinator::FinalOutput::Nothing;
+                let names = self.names(std::slice::from_ref(&row)).await?;
+                return Ok(views::final_task(id, views::task_result(&row, spec, input, &names)));
+            }
+        }
+        Ok(views::open_task(id, spec, input, view))
+    }
+
+    fn changes_of(&self, job: JobId) -> Changes {
+        Changes { job, changes: self.reactor.changes() }
+    }
+}
+
+/// Waits for changes of one job, at most ten times a second.
+struct Changes {
+    job: JobId,
+    changes: tokio::sync::broadcast::Receiver<Change>,
+}
+
+impl Changes {
+    async fn wait(&mut self) -> Result<(), Status> {
+        /// What a person or a progress bar can follow.
+        const PACE: Duration = Duration::from_millis(100);
+        let mut wake = None;
+        loop {
+            let change = match wake {
+                None => self.changes.recv().await,
+                // One change seldom comes alone: the rest of a burst is waited for, but not the end.
+                Some(wake) => match tokio::time::timeout_at(wake, self.changes.recv()).await {
+                    Ok(change) => change,
+                    Err(_) => return Ok(()),
+                },
+            };
+            match change {
+                Ok(Change { job, ended: true }) if job == self.job => return Ok(()),
+                Ok(Change { job, .. }) if job != self.job => {}
+                Ok(_) | Err(RecvError::Lagged(_)) => {
+                    wake.get_or_insert_with(|| tokio::time::Instant::now() + PACE);
+                }
+                Err(RecvError::Closed) => {
+                    return Err(Status::unavailable("the coordinator is shutting down"));
+                }
+            }
+        }
+    }
+}
+
+fn page(limit: u32) -> u32 {
+    if limit == 0 { limits::PAGE_ROWS_MAX } else { limit.min(limits::PAGE_ROWS_MAX) }
+}
+
+/// A response stream that `produce` feeds from a task of its own; an error ends it.
+fn stream<T, F>(produce: impl FnOnce(mpsc::Sender<Result<T, Status>>) -> F) -> Response<Stream_<T>>
+where
+    T: Send + 'static,
+    F: Future<Output = Result<(), Status>> + Send + 'static,
+{
+    let (sender, receiver) = mpsc::channel(STREAM_QUEUE);
+    let work = produce(sender.clone());
+    tokio::spawn(async move {
+        tokio::select! {
+            result = work => if let Err(status) = result {
+                // The client may have gone, which is how it cancels.
+                drop(sender.send(Err(status)).await);
+            },
+            () = sender.closed() => {}
+        }
+    });
+    Response::new(Box::pin(ReceiverStream::new(receiver)))
+}
+
+async fn send<T>(to: &mpsc::Sender<Result<T, Status>>, message: T) -> Result<(), Status> {
+    to.send(Ok(message)).await.map_err(|_| Status::cancelled("the client left"))
+}

@@ -1,0 +1,125 @@
+//! Domain to wire, where a message tells people about something.
+
+use talka_core::{
+    coordinator::{
+        AttemptView, FinalOutput, FinalRow, Grant, JobProgress, TaskVerdict, TaskView, WorkerView,
+    },
+    ids::{PeerId, PeerNo, TaskId},
+    job::JobSpec,
+};
+use talka_proto::{
+    convert::{credit_bytes, id_bytes},
+    wire,
+};
+
+/// Number of a final state on the wire.
+const DONE: u32 = 1;
+/// Likewise.
+const FAILED: u32 = 2;
+
+pub(crate) fn job_info(job: &JobProgress) -> wire::JobInfo {
+    wire::JobInfo {
+        job: job.job.get(),
+        spec: Some((&job.submission.spec).into()),
+        submitter: id_bytes(job.submission.submitter.as_bytes()),
+        state: job.state as u32,
+        submitted_millis: job.submitted.millis(),
+        ended_millis: job.ended.map_or(0, talka_core::quantities::Timestamp::millis),
+        tasks: job.tasks(),
+        done: job.shard.done,
+        failed: job.shard.failed,
+        cancelled: job.cancelled(),
+        running: job.open,
+        attempts: job.shard.attempts,
+        credit_nanos: credit_bytes(job.shard.credit),
+    }
+}
+
+pub(crate) fn task_result(
+    row: &FinalRow,
+    spec: &JobSpec,
+    input: String,
+    name_of: &dyn Fn(PeerNo) -> Option<PeerId>,
+) -> wire::TaskResult {
+    let (exit, digest, fuel) = match row.verdict {
+        TaskVerdict::Agreed { digest, exit, fuel } => {
+            (exit.to_code(), id_bytes(digest.as_bytes()), fuel.get())
+        }
+        TaskVerdict::NoAgreement | TaskVerdict::NoResult(_) => Default::default(),
+    };
+    let grant = |grant: &Grant| wire::Grant {
+        peer: name_of(grant.peer).map(|peer| id_bytes(peer.as_bytes())).unwrap_or_default(),
+        number: grant.number,
+        agreed: grant.agreed,
+        credit_nanos: credit_bytes(grant.credit),
+    };
+    let output = match &row.output {
+        FinalOutput::Inline(output) => Some(wire::task_result::Output::Inlined(output.as_ref().into())),
+        FinalOutput::Blob(blob) => Some(wire::task_result::Output::Blob((*blob).into())),
+        FinalOutput::Nothing => None,
+    };
+    wire::TaskResult {
+        position: row.task.index,
+        index: spec.inputs.visible_index(row.task.index),
+        input,
+        state: if row.verdict.is_done() { DONE } else { FAILED },
+        exit_kind: exit.0.into(),
+        exit_number: exit.1,
+        digest,
+        fuel,
+        attempts: row.attempts,
+        grants: row.grants.iter().map(grant).collect(),
+        output,
+        reason: row.verdict.reason(),
+    }
+}
+
+/// A task that is not final.
+pub(crate) fn open_task(id: TaskId, spec: &JobSpec, input: String, view: TaskView) -> wire::TaskInfo {
+    wire::TaskInfo {
+        job: id.job.get(),
+        position: id.index,
+        index: spec.inputs.visible_index(id.index),
+        input,
+        state: view.state.to_string(),
+        waits_for: view.waits_for,
+        attempts: view.attempts.into_iter().map(attempt_info).collect(),
+        result: None,
+    }
+}
+
+/// A task that is final.
+pub(crate) fn final_task(id: TaskId, result: wire::TaskResult) -> wire::TaskInfo {
+    let state = if result.state == DONE { "done" } else { "failed" };
+    wire::TaskInfo {
+        job: id.job.get(),
+        position: id.index,
+        index: result.index,
+        input: result.input.clone(),
+        state: state.into(),
+        waits_for: String::new(),
+        attempts: vec![],
+        result: Some(result),
+    }
+}
+
+fn attempt_info(view: AttemptView) -> wire::AttemptInfo {
+    wire::AttemptInfo {
+        number: view.number,
+        peer: view.peer.map(|peer| id_bytes(peer.as_bytes())).unwrap_or_default(),
+        state: view.state.into(),
+        digest: view.digest.map(|digest| id_bytes(digest.as_bytes())).unwrap_or_default(),
+        fuel: view.fuel.get(),
+        detail: view.detail,
+    }
+}
+
+pub(crate) fn peer_info(worker: &WorkerView) -> wire::PeerInfo {
+    wire::PeerInfo {
+        peer: id_bytes(worker.peer.as_bytes()),
+        connected: worker.connected,
+        capacity: Some(worker.capacity.into()),
+        in_flight: u32::try_from(worker.in_flight).unwrap_or(u32::MAX),
+        last_seen_millis: worker.last_seen.millis(),
+    }
+}

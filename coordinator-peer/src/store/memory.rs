@@ -1,0 +1,243 @@
+//! The model engine: maps instead of tables. It says in the plainest code what a store does, and the other
+//! engines are tested against it. The [`MemoryDisk`] stands for what survives a crash; the store on it does
+//! not.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use talka_core::{
+    coordinator::{
+        Batch, CreditDelta, FinalOutput, FinalRow, JobRow, JobSnapshot, LeaseRow, PeerRow, PendingRow,
+        ShardRow, Snapshot,
+    },
+    ids::{AttemptId, JobId, LeaseId, PeerId, PeerNo, TaskId},
+    limits,
+};
+
+use super::{Audit, Backup, Reader, Seq, Store, StoreError, audit::LedgerSum};
+
+/// What survives. Clones are handles to the same disk.
+#[derive(Debug, Default, Clone)]
+pub struct MemoryDisk(Arc<Mutex<Rows>>);
+
+#[derive(Debug, Default)]
+struct Rows {
+    epoch: u64,
+    last: Seq,
+    peers: BTreeMap<PeerNo, PeerId>,
+    numbers: BTreeMap<PeerId, PeerNo>,
+    jobs: BTreeMap<JobId, (JobRow, ShardRow)>,
+    leases: BTreeMap<LeaseId, LeaseRow>,
+    pending: BTreeMap<AttemptId, PendingRow>,
+    finals: BTreeMap<TaskId, FinalRow>,
+    credit: BTreeMap<PeerNo, CreditDelta>,
+}
+
+/// A store on a [`MemoryDisk`].
+#[derive(Debug)]
+pub struct MemoryStore {
+    disk: MemoryDisk,
+    epoch: u64,
+    last: Seq,
+    poisoned: bool,
+}
+
+impl MemoryDisk {
+    /// Claims the disk. Stores that were opened before can't commit from here on.
+    pub fn open(&self) -> MemoryStore {
+        let mut rows = self.rows();
+        rows.epoch += 1;
+        MemoryStore { disk: self.clone(), epoch: rows.epoch, last: rows.last, poisoned: false }
+    }
+
+    fn rows(&self) -> MutexGuard<'_, Rows> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Store for MemoryStore {
+    fn last_seq(&self) -> Seq {
+        self.last
+    }
+
+    fn load(&mut self) -> Result<Snapshot, StoreError> {
+        if self.poisoned {
+            return Err(StoreError::Poisoned);
+        }
+        Ok(self.disk.rows().snapshot())
+    }
+
+    fn commit(&mut self, seq: Seq, batch: &Batch) -> Result<(), StoreError> {
+        if self.poisoned {
+            return Err(StoreError::Poisoned);
+        }
+        let mut rows = self.disk.rows();
+        let result = seq.is_new_after(self.last).and_then(|new| {
+            if !new {
+                return Ok(());
+            }
+            if rows.epoch != self.epoch {
+                return Err(StoreError::Fenced);
+            }
+            rows.check(batch)?;
+            rows.apply(batch);
+            rows.last = seq;
+            self.last = seq;
+            Ok(())
+        });
+        self.poisoned = result.is_err();
+        result
+    }
+
+    fn reader(&self) -> Arc<dyn Reader> {
+        Arc::new(self.disk.clone())
+    }
+}
+
+impl Rows {
+    /// Whether the batch contradicts what is there. Comes before any change, so that a commit is atomic.
+    fn check(&self, batch: &Batch) -> Result<(), StoreError> {
+        let (mut numbers, mut ids) = (BTreeSet::new(), BTreeSet::new());
+        for PeerRow { no, id } in &batch.peers {
+            let known = self.peers.contains_key(no) || self.numbers.contains_key(id);
+            if known || !numbers.insert(no) || !ids.insert(id) {
+                return Err(StoreError::refused(format!("peer {id} twice")));
+            }
+        }
+        let mut jobs = BTreeSet::new();
+        for JobRow { job, .. } in &batch.jobs {
+            if self.jobs.contains_key(job) || !jobs.insert(*job) {
+                return Err(StoreError::refused(format!("job {job} twice")));
+            }
+        }
+        let exists = |job: &JobId| self.jobs.contains_key(job) || jobs.contains(job);
+        if let Some(job) = batch.shards.keys().chain(batch.ended.keys()).find(|job| !exists(job)) {
+            return Err(StoreError::refused(format!("progress of job {job}, which does not exist")));
+        }
+        let mut tasks = BTreeSet::new();
+        for FinalRow { task, .. } in &batch.finals {
+            if self.finals.contains_key(task) || !tasks.insert(*task) {
+                return Err(StoreError::refused(format!("task {task} becomes final twice")));
+            }
+        }
+        Ok(())
+    }
+
+    fn apply(&mut self, batch: &Batch) {
+        for PeerRow { no, id } in &batch.peers {
+            self.peers.insert(*no, *id);
+            self.numbers.insert(*id, *no);
+        }
+        self.jobs.extend(batch.jobs.iter().map(|row| (row.job, (row.clone(), ShardRow::default()))));
+        for (job, shard) in &batch.shards {
+            if let Some((_, known)) = self.jobs.get_mut(job) {
+                *known = *shard;
+            }
+        }
+        self.leases.extend(batch.leases_opened.iter().map(|(id, row)| (*id, LeaseRow::clone(row))));
+        for lease in &batch.leases_closed {
+            self.leases.remove(lease);
+        }
+        self.pending.extend(batch.pending.iter().map(|(id, row)| (*id, row.clone())));
+        for row in &batch.finals {
+            if row.had_pending {
+                self.forget_pending(row.task, row.task);
+            }
+            self.finals.insert(row.task, FinalRow { had_pending: false, ..row.clone() });
+        }
+        for (peer, delta) in &batch.credit {
+            let sum = self.credit.entry(*peer).or_default();
+            sum.credit += delta.credit;
+            sum.validated += delta.validated;
+            sum.invalid += delta.invalid;
+        }
+        for (job, (state, ended)) in &batch.ended {
+            if let Some((row, _)) = self.jobs.get_mut(job) {
+                (row.state, row.ended) = (*state, Some(*ended));
+            }
+            self.leases.retain(|_, lease| lease.job != *job);
+            self.forget_pending(TaskId { job: *job, index: 0 }, TaskId { job: *job, index: u64::MAX });
+        }
+    }
+
+    fn forget_pending(&mut self, first: TaskId, last: TaskId) {
+        let range = AttemptId { task: first, number: 0 }..=AttemptId { task: last, number: u32::MAX };
+        self.pending.extract_if(range, |_, _| true).for_each(drop);
+    }
+
+    fn snapshot(&self) -> Snapshot {
+        let job = |(job, (row, shard)): (&JobId, &(JobRow, ShardRow))| JobSnapshot {
+            row: row.clone(),
+            shard: *shard,
+            leases: vec![],
+            pending: vec![],
+            finals: self.finals_from(*job, shard.low).map(|row| row.task.index).collect(),
+        };
+        let mut jobs: BTreeMap<JobId, JobSnapshot> =
+            self.jobs.iter().map(|entry| (*entry.0, job(entry))).collect();
+        for lease in self.leases.values() {
+            jobs.entry(lease.job).and_modify(|job| job.leases.push(lease.clone()));
+        }
+        for (attempt, row) in &self.pending {
+            jobs.entry(attempt.task.job).and_modify(|job| job.pending.push((*attempt, row.clone())));
+        }
+        let peers = self.peers.iter().map(|(no, id)| PeerRow { no: *no, id: *id });
+        Snapshot { peers: peers.collect(), jobs: jobs.into_values().collect() }
+    }
+
+    fn finals_from(&self, job: JobId, index: u64) -> impl Iterator<Item = &FinalRow> {
+        let range = TaskId { job, index }..=TaskId { job, index: u64::MAX };
+        self.finals.range(range).map(|(_, row)| row)
+    }
+}
+
+impl Reader for MemoryDisk {
+    fn results(
+        &self,
+        job: JobId,
+        from: u64,
+        limit: u32,
+        with_output: bool,
+    ) -> Result<Vec<FinalRow>, StoreError> {
+        let rows = self.rows();
+        let mut bytes = 0;
+        let mut page = Vec::new();
+        for row in rows.finals_from(job, from).take(limit.min(limits::PAGE_ROWS_MAX) as usize) {
+            let output = if with_output { row.output.clone() } else { FinalOutput::Nothing };
+            if let FinalOutput::Inline(output) = &output {
+                bytes += output.len();
+            }
+            page.push(FinalRow { output, ..row.clone() });
+            if bytes >= limits::RESULTS_PAGE_BYTES_MAX {
+                break;
+            }
+        }
+        Ok(page)
+    }
+
+    fn result(&self, task: TaskId) -> Result<Option<FinalRow>, StoreError> {
+        Ok(self.rows().finals.get(&task).cloned())
+    }
+
+    fn credit(&self) -> Result<Vec<(PeerId, CreditDelta)>, StoreError> {
+        let rows = self.rows();
+        let known = rows.credit.iter().filter_map(|(no, credit)| Some((*rows.peers.get(no)?, *credit)));
+        Ok(known.collect())
+    }
+
+    fn audit(&self) -> Result<Audit, StoreError> {
+        let rows = self.rows();
+        let mut sum = LedgerSum::default();
+        for row in rows.finals.values() {
+            sum.add(&row.grants);
+        }
+        Ok(sum.compare(&rows.credit))
+    }
+
+    fn backup(&self, _to: &Path) -> Result<Backup, StoreError> {
+        Err(StoreError::Unsupported { what: "backup" })
+    }
+}

@@ -1,0 +1,134 @@
+//! The whole state, for a restart. One pass over each table of open things; of the ledger only the keys
+//! that the cursor of a job leaves in doubt.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use rusqlite::{Connection, Row, params};
+use talka_core::{
+    coordinator::{JobRow, JobSnapshot, LeaseRow, PeerRow, PendingRow, ShardRow, Snapshot},
+    ids::{AttemptId, JobId, LeaseId, PeerId, PeerNo},
+    job::{JobSpec, JobState, Submission},
+    quantities::Timestamp,
+};
+
+use super::{
+    error::InRow,
+    key::{task_keys, task_of},
+    write::join,
+};
+use crate::store::{StoreError, packed};
+
+type Jobs = BTreeMap<JobId, JobSnapshot>;
+
+/// Reads everything that a coordinator has to know; `conn` is in a transaction.
+pub(super) fn snapshot(conn: &Connection) -> Result<Snapshot, StoreError> {
+    let mut jobs = jobs(conn)?;
+    add_leases(conn, &mut jobs)?;
+    add_pending(conn, &mut jobs)?;
+    add_finals(conn, &mut jobs)?;
+    Ok(Snapshot { peers: peers(conn)?, jobs: jobs.into_values().collect() })
+}
+
+fn peers(conn: &Connection) -> Result<Vec<PeerRow>, StoreError> {
+    let mut statement = conn.prepare("SELECT peer, id FROM peer ORDER BY peer")?;
+    let rows = statement
+        .query_map([], |row| Ok(PeerRow { no: PeerNo::new(row.get(0)?), id: PeerId::new(row.get(1)?) }))?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+fn jobs(conn: &Connection) -> Result<Jobs, StoreError> {
+    let mut statement = conn.prepare(
+        "SELECT job_id, request, submitter, spec, submitted, state, ended, \
+         cursor, low, done, failed, attempts, credit, nanos FROM job JOIN shard USING(job_id)",
+    )?;
+    let mut rows = statement.query([])?;
+    let mut jobs = Jobs::new();
+    while let Some(row) = rows.next()? {
+        let (row, shard) = (job_row(row)?, shard_row(row)?);
+        let snapshot = JobSnapshot { shard, leases: vec![], pending: vec![], finals: vec![], row };
+        jobs.insert(snapshot.row.job, snapshot);
+    }
+    Ok(jobs)
+}
+
+fn job_row(row: &Row<'_>) -> Result<JobRow, StoreError> {
+    let job = JobId::new(row.get(0)?);
+    let spec: JobSpec =
+        serde_json::from_str(row.get_ref(3)?.as_str().map_err(rusqlite::Error::from)?).map_err(|error| {
+            StoreError::Damaged { what: format!("the spec of job {job}"), source: Some(Box::new(error)) }
+        })?;
+    let state = JobState::from_code(row.get(5)?)
+        .ok_or_else(|| StoreError::damaged(format!("the state of job {job}")))?;
+    let submission = Submission { request: row.get(1)?, submitter: PeerId::new(row.get(2)?), spec };
+    Ok(JobRow {
+        job,
+        submission: Arc::new(submission),
+        submitted: Timestamp::from_millis(row.get(4)?),
+        state,
+        ended: row.get::<_, Option<u64>>(6)?.map(Timestamp::from_millis),
+    })
+}
+
+fn shard_row(row: &Row<'_>) -> Result<ShardRow, StoreError> {
+    Ok(ShardRow {
+        cursor: row.get(7)?,
+        low: row.get(8)?,
+        done: row.get(9)?,
+        failed: row.get(10)?,
+        attempts: row.get(11)?,
+        credit: join(row.get(12)?, row.get(13)?),
+    })
+}
+
+fn of_job(jobs: &mut Jobs, job: JobId) -> Result<&mut JobSnapshot, StoreError> {
+    jobs.get_mut(&job).ok_or_else(|| StoreError::damaged(format!("a row of job {job}, which does not exist")))
+}
+
+fn add_leases(conn: &Connection, jobs: &mut Jobs) -> Result<(), StoreError> {
+    let sql = "SELECT lease_id, shard_id, peer, deadline, items FROM lease ORDER BY lease_id";
+    let mut statement = conn.prepare(sql)?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let lease = LeaseId::new(row.get(0)?);
+        let job = JobId::new(row.get(1)?);
+        let items = packed::items(blob(row, 4)?).in_row(|| format!("the items of lease {lease}"))?;
+        of_job(jobs, job)?.leases.push(LeaseRow {
+            lease,
+            job,
+            peer: PeerNo::new(row.get(2)?),
+            deadline: Timestamp::from_millis(row.get(3)?),
+            items,
+        });
+    }
+    Ok(())
+}
+
+fn add_pending(conn: &Connection, jobs: &mut Jobs) -> Result<(), StoreError> {
+    let sql = "SELECT task_id, number, peer, report FROM pending ORDER BY task_id, number";
+    let mut statement = conn.prepare(sql)?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let attempt = AttemptId { task: task_of(row.get(0)?), number: row.get(1)? };
+        let report = packed::report(blob(row, 3)?).in_row(|| format!("the report of {attempt}"))?;
+        let pending = PendingRow { peer: PeerNo::new(row.get(2)?), report };
+        of_job(jobs, attempt.task.job)?.pending.push((attempt, pending));
+    }
+    Ok(())
+}
+
+fn add_finals(conn: &Connection, jobs: &mut Jobs) -> Result<(), StoreError> {
+    let sql = "SELECT task_id FROM task_final WHERE task_id BETWEEN ?1 AND ?2 ORDER BY task_id";
+    let mut statement = conn.prepare(sql)?;
+    for job in jobs.values_mut() {
+        let keys = task_keys(job.row.job, job.shard.low);
+        let rows =
+            statement.query_map(params![keys.start(), keys.end()], |row| Ok(task_of(row.get(0)?).index))?;
+        job.finals = rows.collect::<Result<_, _>>()?;
+    }
+    Ok(())
+}
+
+/// A packed column, borrowed from the row.
+pub(super) fn blob<'a>(row: &'a Row<'_>, column: usize) -> Result<&'a [u8], StoreError> {
+    Ok(row.get_ref(column)?.as_blob().map_err(rusqlite::Error::from)?)
+}

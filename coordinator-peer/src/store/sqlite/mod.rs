@@ -1,0 +1,154 @@
+//! The default engine: one `SQLite` file, written by one connection.
+//!
+//! Tasks are implicit (a job is a range and a cursor), a lease is one packed row, and each task leaves one
+//! packed row for ever: its entry in the ledger. In the files of the data directory:
+//!
+//! | file | what |
+//! |---|---|
+//! | `coordinator.db` | the store, with `-wal` and `-shm` beside it while it is open |
+//! | `coordinator.lock` | held by the process that writes |
+//!
+//! # Why acknowledged work survives
+//!
+//! The write-ahead log is synced at the end of each commit (`synchronous=FULL`); with `NORMAL`, `SQLite`
+//! loses the last commits in a power cut. The settings are read back, because a file system may refuse
+//! them. Before a store is read, an old log is moved into the database file: what [`Store::load`] returns
+//! may be acted upon, so it must be on the disk too, even if the process that wrote it died between the
+//! write and the sync.
+//!
+//! # Who writes
+//!
+//! A lock file keeps a second process out. Where locks don't work, the epoch does: opening claims all
+//! shards with the next one, and a commit checks it. The lock is on a file of its own, because closing any
+//! other handle on the database file would drop the locks that `SQLite` itself has on it.
+
+mod backup;
+mod error;
+mod key;
+mod load;
+mod lock;
+mod read;
+mod schema;
+#[cfg(test)]
+pub(super) mod tests;
+mod write;
+
+use std::{path::Path, sync::Arc};
+
+use rusqlite::{Connection, OpenFlags, TransactionBehavior, wal::CheckpointMode};
+use talka_core::{
+    coordinator::{Batch, Snapshot},
+    ids::PeerId,
+    limits,
+};
+
+use self::{lock::Lock, read::Readers, write::Claim};
+use super::{Reader, Seq, Store, StoreError};
+
+/// Name of the database in the data directory.
+pub const FILE: &str = "coordinator.db";
+
+/// Up to 3.51.2, two connections that write and checkpoint at the same time may corrupt the database.
+const OLDEST: (i32, &str) = (3_051_003, "3.51.3");
+
+/// See the [module](self).
+#[derive(Debug)]
+pub struct SqliteStore {
+    conn: Connection,
+    readers: Arc<Readers>,
+    claim: Claim,
+    last: Seq,
+    poisoned: bool,
+    /// Last, so that the database is closed when the next one may open it.
+    _lock: Lock,
+}
+
+impl SqliteStore {
+    /// Opens the store in `dir`, makes it if there is none, and claims it for the coordinator `owner`.
+    pub fn open(dir: &Path, owner: PeerId) -> Result<Self, StoreError> {
+        if rusqlite::version_number() < OLDEST.0 {
+            return Err(StoreError::OldSqlite { found: rusqlite::version(), needed: OLDEST.1 });
+        }
+        let lock = Lock::take(dir)?;
+        let path = dir.join(FILE);
+        let mut conn = connect(&path)?;
+        set(&conn)?;
+        conn.wal_checkpoint_v2(None::<&str>, CheckpointMode::TRUNCATE)?;
+        schema::migrate(&mut conn)?;
+        let (claim, last) = Claim::take(&mut conn, owner)?;
+        let readers = Arc::new(Readers::open(&path)?);
+        Ok(Self { conn, readers, claim, last, poisoned: false, _lock: lock })
+    }
+}
+
+impl Store for SqliteStore {
+    fn last_seq(&self) -> Seq {
+        self.last
+    }
+
+    fn load(&mut self) -> Result<Snapshot, StoreError> {
+        if self.poisoned {
+            return Err(StoreError::Poisoned);
+        }
+        let transaction = self.conn.transaction()?;
+        load::snapshot(&transaction)
+    }
+
+    fn commit(&mut self, seq: Seq, batch: &Batch) -> Result<(), StoreError> {
+        if self.poisoned {
+            return Err(StoreError::Poisoned);
+        }
+        let result = self.try_commit(seq, batch);
+        self.poisoned = result.is_err();
+        result
+    }
+
+    fn reader(&self) -> Arc<dyn Reader> {
+        self.readers.clone()
+    }
+}
+
+impl SqliteStore {
+    fn try_commit(&mut self, seq: Seq, batch: &Batch) -> Result<(), StoreError> {
+        if seq.is_new_after(self.last)? {
+            let transaction = self.conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            write::apply(&transaction, &self.claim, seq, batch)?;
+            transaction.commit()?;
+            self.last = seq;
+        }
+        Ok(())
+    }
+}
+
+/// Opens a connection with what is common to all.
+fn connect(path: &Path) -> Result<Connection, StoreError> {
+    // Without SQLITE_OPEN_URI: a path is a path, even if it begins with `file:`.
+    let flags =
+        OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let conn = Connection::open_with_flags(path, flags)?;
+    conn.busy_timeout(limits::STORE_BUSY_MAX)?;
+    conn.set_prepared_statement_cache_capacity(32);
+    conn.pragma_update(None, "trusted_schema", false)?;
+    conn.pragma_update(None, "cell_size_check", true)?;
+    Ok(conn)
+}
+
+/// Settings of the connection that writes.
+fn set(conn: &Connection) -> Result<(), StoreError> {
+    conn.pragma_update(None, "journal_mode", "wal")?;
+    let found: String = conn.pragma_query_value(None, "journal_mode", |row| row.get(0))?;
+    if found != "wal" {
+        return Err(StoreError::Setting { setting: "journal_mode", wanted: "wal", found });
+    }
+    conn.pragma_update(None, "synchronous", "full")?;
+    let found: i64 = conn.pragma_query_value(None, "synchronous", |row| row.get(0))?;
+    if found != 2 {
+        let found = found.to_string();
+        return Err(StoreError::Setting { setting: "synchronous", wanted: "2", found });
+    }
+    // A negative size is in KiB.
+    conn.pragma_update(None, "cache_size", -limits::STORE_CACHE_KIB)?;
+    conn.pragma_update(None, "wal_autocheckpoint", limits::STORE_WAL_PAGES)?;
+    conn.pragma_update(None, "journal_size_limit", limits::STORE_WAL_BYTES_KEPT)?;
+    Ok(())
+}

@@ -1,0 +1,166 @@
+//! What is special about files: locks, damage, a full disk, copies.
+
+mod crash;
+
+use std::{fs, path::Path};
+
+use talka_core::{coordinator::Batch, ids::PeerId};
+use tempfile::{TempDir, tempdir};
+
+use super::{FILE, SqliteStore, lock};
+use crate::store::{Store, StoreError, tests::world};
+
+const OWNER: PeerId = PeerId::new([1; 32]);
+
+/// What an operator does who believes that a lock was left over.
+pub(in crate::store) fn remove_lock(dir: &Path) {
+    fs::remove_file(dir.join(lock::FILE)).expect("a lock file");
+}
+
+fn open(dir: &Path) -> Result<SqliteStore, StoreError> {
+    SqliteStore::open(dir, OWNER)
+}
+
+/// A directory with a store of some hundred rows, and what it holds.
+fn filled() -> (TempDir, talka_core::coordinator::Snapshot) {
+    let dir = tempdir().expect("a directory");
+    let mut store = open(dir.path()).expect("a store");
+    let mut world = world::World::default();
+    for seed in 0..5 {
+        world::numbers(seed).take(200).for_each(|number| world.step(number));
+        store.commit(store.last_seq().next(), &world.batch()).expect("a commit");
+    }
+    let snapshot = store.load().expect("readable");
+    (dir, snapshot)
+}
+
+#[test]
+fn a_second_coordinator_on_the_directory_is_refused() {
+    let dir = tempdir().expect("a directory");
+    let first = open(dir.path()).expect("a store");
+    let error = open(dir.path()).expect_err("it is taken");
+    assert!(matches!(error, StoreError::Locked { .. }), "{error:?}");
+    assert!(error.to_string().contains("another coordinator is running on this data directory"));
+    drop(first);
+    open(dir.path()).expect("free again");
+}
+
+#[test]
+fn a_store_of_a_newer_version_is_refused_and_untouched() {
+    let (dir, _) = filled();
+    let path = dir.path().join(FILE);
+    let conn = rusqlite::Connection::open(&path).expect("a database");
+    conn.pragma_update(None, "user_version", 99).expect("a version");
+    drop(conn);
+    let before = fs::read(&path).expect("a file");
+    let error = open(dir.path()).expect_err("too new");
+    assert!(matches!(error, StoreError::NewerSchema { found: 99, known: 1 }), "{error:?}");
+    assert_eq!(fs::read(&path).expect("a file"), before);
+}
+
+#[test]
+fn damage_gives_an_error_or_the_truth_and_never_a_panic() {
+    let (source, _) = filled();
+    let good = fs::read(source.path().join(FILE)).expect("a file");
+    let header = (0..28).chain((28..100).step_by(8));
+    for offset in header.chain((100..good.len()).step_by(good.len() / 40)) {
+        let dir = tempdir().expect("a directory");
+        let mut bad = good.clone();
+        bad[offset] ^= 0xff;
+        fs::write(dir.path().join(FILE), bad).expect("written");
+        let result = open(dir.path()).and_then(|mut store| {
+            let jobs = store.load()?.jobs;
+            let reader = store.reader();
+            reader.audit()?;
+            jobs.iter().try_for_each(|job| reader.results(job.row.job, 0, 1000, true).map(drop))
+        });
+        if offset < 16 {
+            assert!(matches!(result, Err(StoreError::Damaged { .. })), "byte {offset}: {result:?}");
+        }
+    }
+}
+
+#[test]
+fn a_row_that_no_version_wrote_is_named() {
+    let check = |sql: &str, expected: &str| {
+        let (dir, _) = filled();
+        let mut store = open(dir.path()).expect("a store");
+        assert!(store.conn.execute(sql, []).expect("valid") > 0, "{sql}");
+        let result = store.load().and_then(|_| store.reader().audit());
+        let error = result.expect_err("damaged");
+        assert!(
+            matches!(&error, StoreError::Damaged { what, .. } if what.starts_with(expected)),
+            "{error:?}"
+        );
+    };
+    check("UPDATE lease SET items = x'80'", "the items of lease");
+    check("UPDATE pending SET report = x'09'", "the report of");
+    check("UPDATE task_final SET entry = x'ff'", "the ledger entry of task");
+    check("UPDATE job SET state = 77", "the state of job");
+    check("UPDATE job SET spec = '{}'", "the spec of job");
+    check("UPDATE lease SET shard_id = 99", "a row of job 99, which does not exist");
+    check("UPDATE shard SET cursor = -1", "a row");
+}
+
+#[test]
+fn a_spec_that_a_later_version_wrote_is_read() {
+    let (dir, before) = filled();
+    let mut store = open(dir.path()).expect("a store");
+    let sql = "UPDATE job SET spec = json_set(spec, '$.not_yet_invented', 1)";
+    assert!(store.conn.execute(sql, []).expect("valid") > 0);
+    assert_eq!(store.load().expect("readable"), before);
+}
+
+#[test]
+fn a_commit_that_found_the_disk_full_is_repeated_after_making_room() {
+    let (dir, before) = filled();
+    let mut store = open(dir.path()).expect("a store");
+    let pages: i64 = store.conn.pragma_query_value(None, "page_count", |row| row.get(0)).expect("a number");
+    store.conn.query_row(&format!("PRAGMA max_page_count = {pages}"), [], |_| Ok(())).expect("a limit");
+    let peers = (1000..4000u32).map(|no| {
+        let mut id = [0; 32];
+        id[..4].copy_from_slice(&no.to_le_bytes());
+        talka_core::coordinator::PeerRow { no: talka_core::ids::PeerNo::new(no), id: PeerId::new(id) }
+    });
+    let batch = Batch { peers: peers.collect(), ..Batch::default() };
+    let seq = store.last_seq().next();
+    let error = store.commit(seq, &batch).expect_err("full");
+    assert!(matches!(error, StoreError::Full { .. }) && error.is_retryable(), "{error:?}");
+    assert!(matches!(store.commit(seq, &batch), Err(StoreError::Poisoned)));
+    drop(store);
+
+    let mut store = open(dir.path()).expect("a store");
+    assert_eq!(store.load().expect("readable"), before);
+    store.commit(seq, &batch).expect("there is room now");
+    assert_eq!(store.load().expect("readable").peers.len(), before.peers.len() + 3000);
+}
+
+#[test]
+fn a_backup_is_a_store_of_its_moment() {
+    let (dir, before) = filled();
+    let mut store = open(dir.path()).expect("a store");
+    let copy = tempdir().expect("a directory");
+    let to = copy.path().join(FILE);
+    let backup = store.reader().backup(&to).expect("a backup");
+    assert!(backup.audit.is_clean() && backup.audit.finals > 0);
+    assert_eq!(backup.bytes, to.metadata().expect("a file").len());
+    let files: Vec<_> = fs::read_dir(copy.path()).expect("a directory").collect();
+    assert_eq!(files.len(), 1, "{files:?}");
+
+    store.commit(store.last_seq().next(), &Batch::default()).expect("a commit");
+    let error = store.reader().backup(&to).expect_err("it exists");
+    assert!(matches!(error, StoreError::WriteBackup { .. }), "{error:?}");
+    let error = store.reader().backup(&copy.path().join("no/such/place")).expect_err("no directory");
+    assert!(matches!(error, StoreError::WriteBackup { .. }), "{error:?}");
+
+    let mut restored = open(copy.path()).expect("a store");
+    assert_eq!(restored.load().expect("readable"), before);
+    assert_eq!(restored.last_seq().next(), store.last_seq());
+}
+
+#[test]
+fn readers_can_not_write() {
+    let (dir, _) = filled();
+    let conn = super::read::connect(&dir.path().join(FILE)).expect("a reader");
+    conn.execute("DELETE FROM task_final", []).expect_err("query only");
+}

@@ -1,0 +1,240 @@
+//! One batch as one transaction.
+
+use rusqlite::{Connection, Transaction, TransactionBehavior, params};
+use talka_core::{
+    coordinator::{Batch, CreditDelta, FinalOutput, FinalRow, JobRow, LeaseRow, PendingRow, ShardRow},
+    ids::{AttemptId, JobId, LeaseId, PeerId, PeerNo, ResultDigest},
+    quantities::{Credit, Timestamp},
+};
+
+use super::key::{task_key, task_keys};
+use crate::store::{Seq, StoreError, packed};
+
+/// What makes this store the one that may write.
+#[derive(Debug)]
+pub(super) struct Claim {
+    owner: PeerId,
+    epoch: u64,
+}
+
+impl Claim {
+    /// Takes over all shards, and returns the number of the last batch.
+    pub(super) fn take(conn: &mut Connection, owner: PeerId) -> Result<(Self, Seq), StoreError> {
+        let transaction = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        transaction.execute("UPDATE shard SET owner = ?1, epoch = epoch + 1", [owner.as_bytes()])?;
+        let sql = "SELECT epoch, last_seq FROM shard WHERE shard_id = 0";
+        let (epoch, last) = transaction.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        transaction.commit()?;
+        Ok((Self { owner, epoch }, Seq::new(last)))
+    }
+}
+
+/// Writes all rows of a batch, or fails before the transaction is committed.
+pub(super) fn apply(
+    transaction: &Transaction<'_>,
+    claim: &Claim,
+    seq: Seq,
+    batch: &Batch,
+) -> Result<(), StoreError> {
+    let writer = Writer { conn: transaction, claim, seq };
+    writer.check_claim()?;
+    for peer in &batch.peers {
+        let sql = "INSERT INTO peer(peer, id) VALUES(?1, ?2)";
+        transaction.prepare_cached(sql)?.execute(params![peer.no.get(), peer.id.as_bytes()])?;
+    }
+    for job in &batch.jobs {
+        writer.add_job(job)?;
+    }
+    for (job, shard) in &batch.shards {
+        writer.update_shard(*job, shard)?;
+    }
+    writer.open_leases(batch.leases_opened.values().map(AsRef::as_ref))?;
+    writer.close_leases(&batch.leases_closed)?;
+    writer.add_pending(&batch.pending)?;
+    writer.add_finals(&batch.finals)?;
+    writer.add_credit(&batch.credit)?;
+    // Last, so that it also clears away what this batch opened.
+    for (job, (state, ended)) in &batch.ended {
+        writer.end_job(*job, *state as u8, ended.millis())?;
+    }
+    Ok(())
+}
+
+struct Writer<'a> {
+    conn: &'a Connection,
+    claim: &'a Claim,
+    seq: Seq,
+}
+
+impl Writer<'_> {
+    fn check_claim(&self) -> Result<(), StoreError> {
+        let sql = "UPDATE shard SET last_seq = ?1 WHERE shard_id = 0 AND epoch = ?2";
+        match self.conn.prepare_cached(sql)?.execute(params![self.seq.get(), self.claim.epoch])? {
+            1 => Ok(()),
+            _ => Err(StoreError::Fenced),
+        }
+    }
+
+    fn add_job(&self, row: &JobRow) -> Result<(), StoreError> {
+        let (job, submission) = (row.job.get(), &row.submission);
+        let spec = serde_json::to_string(&submission.spec)
+            .map_err(|error| StoreError::refused(format!("job {job}: {error}")))?;
+        let ended = row.ended.map(Timestamp::millis);
+        self.conn.prepare_cached("INSERT INTO job VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7)")?.execute(params![
+            job,
+            submission.request,
+            submission.submitter.as_bytes(),
+            spec,
+            row.submitted.millis(),
+            row.state as u8,
+            ended
+        ])?;
+        self.conn
+            .prepare_cached("INSERT INTO shard VALUES(?1, ?1, 0, ?2, 0, 0, 0, 0, 0, 0, 0, ?3, ?4, ?5)")?
+            .execute(params![
+                job,
+                submission.spec.inputs.count(),
+                self.claim.owner.as_bytes(),
+                self.claim.epoch,
+                self.seq.get()
+            ])?;
+        Ok(())
+    }
+
+    fn update_shard(&self, job: JobId, row: &ShardRow) -> Result<(), StoreError> {
+        let (credit, nanos) = split(row.credit)?;
+        let sql = "UPDATE shard SET cursor = ?3, low = ?4, done = ?5, failed = ?6, attempts = ?7, \
+                   credit = ?8, nanos = ?9, last_seq = ?10 WHERE shard_id = ?1 AND epoch = ?2";
+        let changed = self.conn.prepare_cached(sql)?.execute(params![
+            job.get(),
+            self.claim.epoch,
+            row.cursor,
+            row.low,
+            row.done,
+            row.failed,
+            row.attempts,
+            credit,
+            nanos,
+            self.seq.get()
+        ])?;
+        must_exist(changed, job)
+    }
+
+    fn open_leases<'a>(&self, rows: impl Iterator<Item = &'a LeaseRow>) -> Result<(), StoreError> {
+        let mut insert =
+            self.conn.prepare_cached("INSERT OR REPLACE INTO lease VALUES(?1, ?2, ?3, ?4, ?5)")?;
+        let mut items = Vec::new();
+        for row in rows {
+            items.clear();
+            packed::put_items(&mut items, &row.items);
+            let (lease, job, peer) = (row.lease.get(), row.job.get(), row.peer.get());
+            insert.execute(params![lease, job, peer, row.deadline.millis(), items])?;
+        }
+        Ok(())
+    }
+
+    fn close_leases<'a>(&self, leases: impl IntoIterator<Item = &'a LeaseId>) -> Result<(), StoreError> {
+        let mut delete = self.conn.prepare_cached("DELETE FROM lease WHERE lease_id = ?1")?;
+        for lease in leases {
+            delete.execute([lease.get()])?;
+        }
+        Ok(())
+    }
+
+    fn add_pending<'a>(
+        &self,
+        rows: impl IntoIterator<Item = (&'a AttemptId, &'a PendingRow)>,
+    ) -> Result<(), StoreError> {
+        let mut insert = self.conn.prepare_cached("INSERT OR REPLACE INTO pending VALUES(?1, ?2, ?3, ?4)")?;
+        let mut report = Vec::new();
+        for (attempt, row) in rows {
+            report.clear();
+            packed::put_report(&mut report, &row.report);
+            insert.execute(params![task_key(attempt.task)?, attempt.number, row.peer.get(), report])?;
+        }
+        Ok(())
+    }
+
+    fn add_finals(&self, rows: &[FinalRow]) -> Result<(), StoreError> {
+        let mut settle = self.conn.prepare_cached("DELETE FROM pending WHERE task_id = ?1")?;
+        let mut insert = self.conn.prepare_cached("INSERT INTO task_final VALUES(?1, ?2, ?3)")?;
+        let mut entry = Vec::new();
+        for row in rows {
+            let key = task_key(row.task)?;
+            if row.had_pending {
+                settle.execute([key])?;
+            }
+            entry.clear();
+            let digest = packed::put_entry(&mut entry, row)?;
+            let digest = digest.as_ref().map(ResultDigest::as_bytes);
+            insert.execute(params![key, digest, entry])?;
+            self.add_output(key, &row.output)?;
+        }
+        Ok(())
+    }
+
+    fn add_output(&self, key: u64, output: &FinalOutput) -> Result<(), StoreError> {
+        let mut data = Vec::new();
+        match output {
+            FinalOutput::Inline(output) if !output.is_empty() => packed::put_output(&mut data, output),
+            FinalOutput::Blob(blob) => packed::put_blob(&mut data, blob),
+            FinalOutput::Inline(_) | FinalOutput::Nothing => return Ok(()),
+        }
+        self.conn.prepare_cached("INSERT INTO output VALUES(?1, ?2)")?.execute(params![key, data])?;
+        Ok(())
+    }
+
+    fn add_credit<'a>(
+        &self,
+        deltas: impl IntoIterator<Item = (&'a PeerNo, &'a CreditDelta)>,
+    ) -> Result<(), StoreError> {
+        let mut add = self.conn.prepare_cached(
+            "INSERT INTO credit AS old VALUES(?1, ?2, ?3, ?4, ?5) ON CONFLICT(peer) DO UPDATE SET \
+             credit = old.credit + excluded.credit + (old.nanos + excluded.nanos) / 1000000000, \
+             nanos = (old.nanos + excluded.nanos) % 1000000000, \
+             validated = old.validated + excluded.validated, invalid = old.invalid + excluded.invalid",
+        )?;
+        for (peer, delta) in deltas {
+            let (credit, nanos) = split(delta.credit)?;
+            add.execute(params![peer.get(), credit, nanos, delta.validated, delta.invalid])?;
+        }
+        Ok(())
+    }
+
+    /// What is open of the job goes, which bounds the work here: final tasks stay.
+    fn end_job(&self, job: JobId, state: u8, ended_millis: u64) -> Result<(), StoreError> {
+        let sql = "UPDATE job SET state = ?2, ended = ?3 WHERE job_id = ?1";
+        let changed = self.conn.prepare_cached(sql)?.execute(params![job.get(), state, ended_millis])?;
+        must_exist(changed, job)?;
+        self.conn.prepare_cached("DELETE FROM lease WHERE shard_id = ?1")?.execute([job.get()])?;
+        let keys = task_keys(job, 0);
+        self.conn
+            .prepare_cached("DELETE FROM pending WHERE task_id BETWEEN ?1 AND ?2")?
+            .execute([keys.start(), keys.end()])?;
+        Ok(())
+    }
+}
+
+fn must_exist(changed: usize, job: JobId) -> Result<(), StoreError> {
+    match changed {
+        1 => Ok(()),
+        _ => Err(StoreError::refused(format!("progress of job {job}, which does not exist"))),
+    }
+}
+
+const NANOS: i128 = 1_000_000_000;
+
+/// Credit as its two columns. The billionths are never negative, so that sums carry one way only.
+fn split(credit: Credit) -> Result<(i64, i64), StoreError> {
+    let whole = i64::try_from(credit.nanos().div_euclid(NANOS));
+    let nanos = i64::try_from(credit.nanos().rem_euclid(NANOS));
+    match (whole, nanos) {
+        (Ok(whole), Ok(nanos)) => Ok((whole, nanos)),
+        _ => Err(StoreError::refused(format!("a credit of {credit}"))),
+    }
+}
+
+/// The inverse of [`split`].
+pub(super) fn join(whole: i64, nanos: i64) -> Credit {
+    Credit::from_nanos(i128::from(whole) * NANOS + i128::from(nanos))
+}

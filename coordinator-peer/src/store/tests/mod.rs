@@ -1,0 +1,301 @@
+//! What every engine has to do: one set of cases, run over each.
+
+pub(super) mod world;
+
+use std::sync::Arc;
+
+use proptest::{prelude::*, test_runner::TestRunner};
+use talka_core::{
+    coordinator::{
+        Batch, CreditDelta, FinalOutput, FinalRow, Grant, PeerRow, ShardRow, Snapshot, TaskVerdict,
+    },
+    ids::{JobId, PeerId, PeerNo, ResultDigest, TaskId},
+    limits,
+    outcome::{Exit, Output},
+    quantities::{Credit, Fuel, Timestamp},
+};
+
+use self::world::{World, job_row};
+use super::{
+    Reader, Store, StoreError,
+    memory::MemoryDisk,
+    sqlite::{SqliteStore, tests::remove_lock},
+};
+
+/// Something that survives, and that stores are opened on.
+trait Engine {
+    fn open(&self) -> Box<dyn Store>;
+    /// Opens a store while another one is open.
+    fn seize(&self) -> Box<dyn Store>;
+}
+
+impl Engine for MemoryDisk {
+    fn open(&self) -> Box<dyn Store> {
+        Box::new(MemoryDisk::open(self))
+    }
+
+    fn seize(&self) -> Box<dyn Store> {
+        Engine::open(self)
+    }
+}
+
+impl Engine for tempfile::TempDir {
+    fn open(&self) -> Box<dyn Store> {
+        Box::new(SqliteStore::open(self.path(), PeerId::new([1; 32])).expect("a store"))
+    }
+
+    fn seize(&self) -> Box<dyn Store> {
+        remove_lock(self.path());
+        self.open()
+    }
+}
+
+macro_rules! conformance {
+    ($($case:ident)+) => {
+        mod memory {
+            $(#[test] fn $case() { super::$case(super::MemoryDisk::default) })+
+        }
+        mod sqlite {
+            $(#[test] fn $case() { super::$case(|| tempfile::tempdir().expect("a directory")) })+
+        }
+    };
+}
+
+conformance! {
+    a_new_store_is_empty
+    any_history_reads_back_as_the_model_does
+    a_batch_that_was_committed_is_not_applied_again
+    a_gap_between_batches_is_refused
+    a_store_that_was_taken_over_is_fenced
+    a_refused_batch_leaves_nothing_behind
+    a_job_that_ended_leaves_nothing_open
+    a_page_of_results_is_bounded_in_rows_and_bytes
+    credit_beyond_64_bits_is_exact
+    a_reader_outlives_its_store
+}
+
+fn commit(store: &mut dyn Store, batch: &Batch) {
+    store.commit(store.last_seq().next(), batch).expect("a commit");
+}
+
+fn task(index: u64) -> TaskId {
+    TaskId { job: JobId::new(1), index }
+}
+
+fn final_row(index: u64, output: FinalOutput) -> FinalRow {
+    let verdict =
+        TaskVerdict::Agreed { digest: ResultDigest::new([1; 32]), exit: Exit::Ok, fuel: Fuel::new(5) };
+    FinalRow { task: task(index), verdict, attempts: 0, grants: vec![], output, had_pending: false }
+}
+
+fn job(tasks: u64) -> Batch {
+    Batch { jobs: vec![job_row(JobId::new(1), tasks)], ..Batch::default() }
+}
+
+fn finals(rows: Vec<FinalRow>) -> Batch {
+    Batch { finals: rows, ..Batch::default() }
+}
+
+fn a_new_store_is_empty<E: Engine>(make: impl Fn() -> E) {
+    let engine = make();
+    let mut store = engine.open();
+    assert_eq!(store.last_seq().get(), 0);
+    assert_eq!(store.load().expect("readable"), Snapshot::default());
+    let reader = store.reader();
+    assert!(reader.results(JobId::new(1), 0, 10, true).expect("readable").is_empty());
+    assert_eq!(reader.result(task(0)).expect("readable"), None);
+    assert!(reader.credit().expect("readable").is_empty());
+    assert!(reader.audit().expect("readable").is_clean());
+}
+
+fn any_history_reads_back_as_the_model_does<E: Engine>(make: impl Fn() -> E) {
+    let batch = (prop::collection::vec(any::<u64>(), 0..60), prop::bool::weighted(0.2));
+    let history = prop::collection::vec(batch, 1..10);
+    let config = ProptestConfig { cases: 40, failure_persistence: None, ..ProptestConfig::default() };
+    let check = |history: Vec<(Vec<u64>, bool)>| {
+        let (engine, disk) = (make(), MemoryDisk::default());
+        let (mut store, mut model) = (engine.open(), disk.open());
+        let mut world = World::default();
+        for (steps, reopen) in history {
+            for number in steps {
+                world.step(number);
+            }
+            let batch = world.batch();
+            commit(store.as_mut(), &batch);
+            commit(&mut model, &batch);
+            if reopen {
+                drop(store);
+                store = engine.open();
+            }
+            prop_assert_eq!(store.last_seq(), model.last_seq());
+            prop_assert_eq!(store.load().expect("readable"), model.load().expect("readable"));
+        }
+        compare(&*store.reader(), &*model.reader(), world.submitted)
+    };
+    TestRunner::new(config).run(&history, check).unwrap_or_else(|error| panic!("{error}"));
+}
+
+fn compare(reader: &dyn Reader, model: &dyn Reader, jobs: u64) -> Result<(), TestCaseError> {
+    for job in (1..=jobs + 1).map(JobId::new) {
+        for with_output in [false, true] {
+            let mut from = 0;
+            loop {
+                let page = reader.results(job, from, 7, with_output).expect("readable");
+                prop_assert_eq!(&page, &model.results(job, from, 7, with_output).expect("readable"));
+                let Some(last) = page.last() else { break };
+                from = last.task.index + 1;
+                let alone = reader.result(last.task).expect("readable");
+                prop_assert_eq!(alone, model.result(last.task).expect("readable"));
+            }
+        }
+    }
+    prop_assert_eq!(reader.credit().expect("readable"), model.credit().expect("readable"));
+    let audit = reader.audit().expect("readable");
+    prop_assert!(audit.is_clean(), "{:?}", audit);
+    prop_assert_eq!(audit, model.audit().expect("readable"));
+    Ok(())
+}
+
+fn a_batch_that_was_committed_is_not_applied_again<E: Engine>(make: impl Fn() -> E) {
+    let engine = make();
+    let mut store = engine.open();
+    commit(store.as_mut(), &job(3));
+    let first = store.last_seq();
+    let before = store.load().expect("readable");
+    store.commit(first, &job(4)).expect("no-op");
+    drop(store);
+    let mut store = engine.open();
+    store.commit(first, &job(5)).expect("no-op after a restart");
+    assert_eq!(store.load().expect("readable"), before);
+    assert_eq!(store.last_seq(), first);
+}
+
+fn a_gap_between_batches_is_refused<E: Engine>(make: impl Fn() -> E) {
+    let engine = make();
+    let mut store = engine.open();
+    let result = store.commit(store.last_seq().next().next(), &job(3));
+    assert!(matches!(result, Err(StoreError::Gap { .. })), "{result:?}");
+}
+
+fn a_store_that_was_taken_over_is_fenced<E: Engine>(make: impl Fn() -> E) {
+    let engine = make();
+    let mut old = engine.open();
+    commit(old.as_mut(), &job(3));
+    let mut new = engine.seize();
+    let next = old.last_seq().next();
+    let result = old.commit(next, &finals(vec![final_row(0, FinalOutput::Nothing)]));
+    assert!(matches!(result, Err(StoreError::Fenced)), "{result:?}");
+    assert!(new.reader().result(task(0)).expect("readable").is_none());
+    commit(new.as_mut(), &finals(vec![final_row(1, FinalOutput::Nothing)]));
+    assert!(new.reader().result(task(1)).expect("readable").is_some());
+}
+
+fn a_refused_batch_leaves_nothing_behind<E: Engine>(make: impl Fn() -> E) {
+    let engine = make();
+    let empty = || FinalOutput::Inline(Arc::default());
+    let twice = finals(vec![final_row(1, empty()), final_row(0, empty())]);
+    let unknown = Batch { shards: [(JobId::new(9), ShardRow::default())].into(), ..Batch::default() };
+    let peer = |no, id| PeerRow { no: PeerNo::new(no), id: PeerId::new([id; 32]) };
+    let peers = Batch { peers: vec![peer(1, 1), peer(2, 1)], ..Batch::default() };
+    let mut store = engine.open();
+    commit(store.as_mut(), &job(3));
+    commit(store.as_mut(), &finals(vec![final_row(0, empty())]));
+    let before = (store.last_seq(), store.load().expect("readable"));
+    for bad in [twice, unknown, peers, job(3)] {
+        let next = store.last_seq().next();
+        let result = store.commit(next, &bad);
+        assert!(matches!(result, Err(StoreError::Refused { .. })), "{result:?}");
+        let result = store.commit(next, &Batch::default());
+        assert!(matches!(result, Err(StoreError::Poisoned)), "{result:?}");
+        assert!(matches!(store.load(), Err(StoreError::Poisoned)));
+        drop(store);
+        store = engine.open();
+        assert_eq!((store.last_seq(), store.load().expect("readable")), before);
+        assert_eq!(store.reader().result(task(1)).expect("readable"), None);
+    }
+    commit(store.as_mut(), &finals(vec![final_row(1, empty())]));
+}
+
+fn a_job_that_ended_leaves_nothing_open<E: Engine>(make: impl Fn() -> E) {
+    let engine = make();
+    let mut store = engine.open();
+    let mut world = World::default();
+    world::numbers(1).take(400).filter(|number| number % 16 != 15).for_each(|number| world.step(number));
+    let batch = world.batch();
+    let open = |snapshot: &Snapshot| {
+        let open = snapshot.jobs.iter().map(|job| job.leases.len() + job.pending.len());
+        open.collect::<Vec<_>>()
+    };
+    commit(store.as_mut(), &batch);
+    let mut expected = open(&store.load().expect("readable"));
+    assert!(expected[0] > 0 && expected[1] > 0, "{expected:?}");
+    let ended = (talka_core::job::JobState::Cancelled, Timestamp::from_millis(1));
+    commit(store.as_mut(), &Batch { ended: [(JobId::new(1), ended)].into(), ..Batch::default() });
+    expected[0] = 0;
+    let snapshot = store.load().expect("readable");
+    assert_eq!(open(&snapshot), expected);
+    assert_eq!((snapshot.jobs[0].row.state, snapshot.jobs[0].row.ended), (ended.0, Some(ended.1)));
+}
+
+fn a_page_of_results_is_bounded_in_rows_and_bytes<E: Engine>(make: impl Fn() -> E) {
+    let engine = make();
+    let mut store = engine.open();
+    let half = usize::try_from(limits::RESULTS_PAGE_BYTES_MAX / 2).expect("small");
+    let large = Output { stdout: vec![1; half], ..Output::default() };
+    let large = FinalOutput::Inline(Arc::new(large));
+    commit(store.as_mut(), &job(5));
+    commit(store.as_mut(), &finals((0..5).map(|index| final_row(index, large.clone())).collect()));
+    let reader = store.reader();
+    let page = |from, limit, with_output| {
+        let page = reader.results(JobId::new(1), from, limit, with_output).expect("readable");
+        page.iter().map(|row| row.task.index).collect::<Vec<_>>()
+    };
+    assert_eq!(page(0, 100, true), [0, 1]);
+    assert_eq!(page(2, 1, true), [2]);
+    assert_eq!(page(4, 100, true), [4]);
+    assert_eq!(page(5, 100, true), [0u64; 0]);
+    assert_eq!(page(0, u32::MAX, false), [0, 1, 2, 3, 4]);
+    assert_eq!(page(u64::MAX, 1, false), [0u64; 0]);
+}
+
+fn credit_beyond_64_bits_is_exact<E: Engine>(make: impl Fn() -> E) {
+    let engine = make();
+    let mut store = engine.open();
+    let peer = PeerRow { no: PeerNo::new(0), id: PeerId::new([5; 32]) };
+    let large = Credit::from_nanos(i128::from(u64::MAX) - 1);
+    let verdict = TaskVerdict::NoAgreement;
+    let mut expected = CreditDelta::default();
+    for index in 0..4 {
+        let grant = Grant { peer: peer.no, number: 1, agreed: true, credit: large };
+        let row = FinalRow { grants: vec![grant], verdict, ..final_row(index, FinalOutput::Nothing) };
+        let delta = CreditDelta { credit: large, validated: 1, invalid: 0 };
+        expected.credit += large;
+        expected.validated += 1;
+        let peers = if index == 0 { vec![peer] } else { vec![] };
+        let batch = Batch { peers, credit: [(peer.no, delta)].into(), ..finals(vec![row]) };
+        commit(store.as_mut(), &batch);
+    }
+    assert_eq!(store.reader().credit().expect("readable"), [(peer.id, expected)]);
+    assert!(store.reader().audit().expect("readable").is_clean());
+
+    let revoked = CreditDelta { credit: Credit::from_nanos(-large.nanos() - 1), ..CreditDelta::default() };
+    expected.credit += revoked.credit;
+    commit(store.as_mut(), &Batch { credit: [(peer.no, revoked)].into(), ..Batch::default() });
+    assert_eq!(store.reader().credit().expect("readable"), [(peer.id, expected)]);
+    let audit = store.reader().audit().expect("readable");
+    assert_eq!(audit.differences.len(), 1, "the revocation is not in the ledger");
+    assert_eq!(audit.differences[0].shown, expected);
+}
+
+fn a_reader_outlives_its_store<E: Engine>(make: impl Fn() -> E) {
+    let engine = make();
+    let mut store = engine.open();
+    let reader = store.reader();
+    commit(store.as_mut(), &job(3));
+    commit(store.as_mut(), &finals(vec![final_row(0, FinalOutput::Nothing)]));
+    drop(store);
+    assert!(reader.result(task(0)).expect("readable").is_some());
+    let mut store = engine.open();
+    commit(store.as_mut(), &finals(vec![final_row(1, FinalOutput::Nothing)]));
+    assert!(reader.result(task(1)).expect("readable").is_some());
+}

@@ -1,0 +1,178 @@
+//! Taking a job on: its blobs are pulled from the submitter, checked and made durable, and only then is
+//! the job accepted.
+
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use talka_core::{
+    coordinator::Coordinator,
+    ids::{JobId, PeerId},
+    job::{BlobRef, Inputs, JobSpec, Submission},
+    limits,
+    packing::InputIndex,
+};
+use talka_peer::{
+    address::PeerAddr,
+    blobs::BlobStore,
+    transfer::{Fetcher, Provider},
+};
+use talka_proto::wire::{self, submit_event};
+use tokio::sync::mpsc;
+use tonic::Status;
+
+use crate::{
+    reactor::Event,
+    services::{Context, refused},
+};
+
+/// Where events about one submission go.
+type Events = mpsc::Sender<Result<wire::SubmitEvent, Status>>;
+
+/// See the [module](self). Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Submissions {
+    blobs: BlobStore,
+    fetcher: Fetcher,
+    /// This coordinator, for workers that fetch from it.
+    me: PeerAddr,
+    /// Where other peers can be dialed, as they say.
+    addresses: Arc<Mutex<HashMap<PeerId, Vec<String>>>>,
+}
+
+impl Submissions {
+    pub(crate) fn new(blobs: BlobStore, fetcher: Fetcher, me: PeerAddr) -> Self {
+        Self { blobs, fetcher, me, addresses: Arc::default() }
+    }
+
+    /// Blob bytes that this coordinator has sent.
+    pub(crate) fn served_bytes(&self) -> u64 {
+        self.blobs.served_bytes()
+    }
+
+    /// Where a peer can be dialed; empty if it never said.
+    pub(crate) fn addresses(&self, peer: PeerId) -> Vec<String> {
+        if peer == self.me.peer {
+            return self.me.direct.iter().map(ToString::to_string).collect();
+        }
+        let addresses = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
+        addresses.get(&peer).cloned().unwrap_or_default()
+    }
+
+    /// Remembers what a peer says of its own addresses. A lie costs others a failed dial: the key decides
+    /// who answers.
+    pub(crate) fn learn_addresses(&self, peer: PeerId, addresses: &[String]) {
+        /// Addresses that are worth trying.
+        const ADDRESSES_MAX: usize = 16;
+        let valid = addresses.iter().filter(|text| text.parse::<SocketAddr>().is_ok());
+        let valid: Vec<String> = valid.take(ADDRESSES_MAX).cloned().collect();
+        let mut known = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.len() < limits::WORKERS_MAX || known.contains_key(&peer) {
+            known.insert(peer, valid);
+        }
+    }
+
+    /// Takes a job on, telling how the transfer goes. The same `request` gives the same job.
+    pub(crate) async fn take(
+        &self,
+        context: &Context,
+        submitter: PeerId,
+        request: [u8; 16],
+        spec: JobSpec,
+        events: &Events,
+    ) -> Result<JobId, Status> {
+        let known =
+            context.reactor.ask(move |coordinator: &Coordinator| coordinator.job_of_request(&request));
+        if let Some(job) = known.await? {
+            return Ok(job);
+        }
+        let tag = format!("request/{:032x}", u128::from_be_bytes(request));
+        self.pull(submitter, &spec, &tag, events).await?;
+        self.check_bundle(&spec).await?;
+        let index = self.check_inputs(&spec).await?;
+        self.blobs.sync().await.map_err(|error| {
+            tracing::error!(%error, "blobs can't be made durable");
+            Status::unavailable("the coordinator can't store the job; try again later")
+        })?;
+        let submission = Box::new(Submission { request, submitter, spec });
+        let submit = context.reactor.call(|reply| Event::Submit { submission, index, reply });
+        submit.await?.map_err(|refusal| refused(&refusal))
+    }
+
+    /// Fetches what is missing from the submitter.
+    async fn pull(
+        &self,
+        submitter: PeerId,
+        spec: &JobSpec,
+        tag: &str,
+        events: &Events,
+    ) -> Result<(), Status> {
+        let mut blobs = spec.blobs();
+        if let Inputs::Packed { index, .. } = &spec.inputs {
+            blobs.push(*index);
+        }
+        let total: u64 = blobs.iter().map(|blob| blob.size.get()).sum();
+        let mut done = 0;
+        for (number, blob) in blobs.into_iter().enumerate() {
+            let provider = Provider::reverse(submitter);
+            let progress = |bytes: u64| {
+                let fetching = wire::Fetching { done_bytes: done + bytes, total_bytes: total };
+                let event = submit_event::Event::Fetching(fetching);
+                // Progress is for people: a full queue may drop some.
+                drop(events.try_send(Ok(wire::SubmitEvent { event: Some(event) })));
+            };
+            let tag = format!("{tag}/{number}/");
+            self.fetcher.fetch(&provider, blob, &tag, progress).await.map_err(|error| {
+                Status::failed_precondition(format!(
+                    "blob {} could not be fetched from the submitter: {error}",
+                    blob.hash.short()
+                ))
+            })?;
+            done += blob.size.get();
+        }
+        Ok(())
+    }
+
+    /// Refuses a bundle that the profile forbids, naming every problem.
+    async fn check_bundle(&self, spec: &JobSpec) -> Result<(), Status> {
+        let wasm = self.read(spec.bundle, limits::MODULE_BYTES_MAX).await?;
+        let problems = tokio::task::spawn_blocking(move || talka_profile::check(&wasm)).await;
+        let problems = problems.map_err(|_| Status::internal("the bundle could not be checked"))?;
+        if problems.is_empty() {
+            return Ok(());
+        }
+        let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
+        Err(Status::invalid_argument(format!("the bundle is refused: {}", problems.join("; "))))
+    }
+
+    /// Reads the index of packed inputs and compares it with what the job says.
+    async fn check_inputs(&self, spec: &JobSpec) -> Result<Option<Arc<InputIndex>>, Status> {
+        let Inputs::Packed { data, index, count } = &spec.inputs else { return Ok(None) };
+        let parsed = self.index(*index).await?;
+        if parsed.count() != *count || parsed.total() != data.size.get() {
+            let text = format!(
+                "the index lists {} inputs of {} bytes, the job {count} inputs of {} bytes",
+                parsed.count(),
+                parsed.total(),
+                data.size.get()
+            );
+            return Err(Status::invalid_argument(text));
+        }
+        Ok(Some(Arc::new(parsed)))
+    }
+
+    /// An index of packed inputs that lies in the store.
+    pub(crate) async fn index(&self, blob: BlobRef) -> Result<InputIndex, Status> {
+        let bytes = self.read(blob, limits::INPUT_INDEX_BYTES_MAX).await?;
+        InputIndex::decode(&bytes).map_err(|error| Status::invalid_argument(error.to_string()))
+    }
+
+    async fn read(&self, blob: BlobRef, max: u64) -> Result<bytes::Bytes, Status> {
+        self.blobs.read(blob.hash, max).await.map_err(|error| {
+            tracing::error!(%error, blob = %blob.hash, "a blob can't be read");
+            Status::unavailable("the coordinator can't read a blob that it has just stored")
+        })
+    }
+}

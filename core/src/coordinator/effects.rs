@@ -1,0 +1,352 @@
+//! What a coordinator wants done: rows to persist, then messages to send.
+//!
+//! The shell commits the [`Batch`] first and sends the messages after that commit is durable, in the
+//! order in which they were made. That is the whole of the durability rule: nothing is acknowledged
+//! before the fsync that follows the commit that contains it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use crate::{
+    ids::{AttemptId, InputDigest, JobId, LeaseId, PeerId, PeerNo, ResultDigest, SessionId, TaskId},
+    job::{BlobRef, JobSpec, JobState, Submission},
+    outcome::{Exit, NoResult, Output},
+    quantities::{Credit, Fuel, Timestamp},
+};
+
+/// The consequences of one or more events.
+#[derive(Debug, Default)]
+pub struct Effects {
+    /// To be made durable before anything else is done.
+    pub batch: Batch,
+    /// To be sent once the batch is durable.
+    pub messages: Vec<(SessionId, ToWorker)>,
+    /// Outputs to fetch from the workers that hold them.
+    pub fetches: Vec<FetchOutput>,
+    /// Jobs whose progress changed.
+    pub changed: BTreeSet<JobId>,
+}
+
+impl Effects {
+    /// Whether there is nothing to do.
+    pub fn is_empty(&self) -> bool {
+        self.batch.is_empty() && self.messages.is_empty() && self.fetches.is_empty()
+    }
+
+    pub(super) fn send(&mut self, session: Option<SessionId>, message: ToWorker) {
+        if let Some(session) = session {
+            self.messages.push((session, message));
+        }
+    }
+}
+
+/// A message to one worker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ToWorker {
+    /// The session is up. The attempts are held by the worker but no longer wanted.
+    Welcome {
+        /// To be forgotten, outputs included.
+        unknown: Vec<AttemptId>,
+    },
+    /// What a job is, before its first lease.
+    Job {
+        /// The job.
+        job: JobId,
+        /// What to run.
+        spec: Arc<JobSpec>,
+    },
+    /// Attempts to run.
+    Lease(Arc<LeaseRow>),
+    /// Reports that are durable, or refused for good. For `released` ones the output may go as well.
+    Settled {
+        /// Reports that need not be repeated.
+        attempts: Vec<AttemptId>,
+        /// Attempts whose outputs are not needed any more.
+        released: Vec<AttemptId>,
+    },
+    /// Attempts that are no longer wanted.
+    Cancelled {
+        /// Not to be started; to be stopped if running.
+        attempts: Vec<AttemptId>,
+    },
+    /// A job has ended: nothing of it is wanted any more.
+    Ended {
+        /// Which.
+        job: JobId,
+    },
+    /// Another session of the same peer took over: end this one.
+    Replaced,
+}
+
+/// An agreed output that is too large for a report.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FetchOutput {
+    /// Whose.
+    pub task: TaskId,
+    /// Members of the quorum, each with its own encoding of the output (their logs may differ).
+    pub sources: Vec<OutputSource>,
+    /// What was agreed.
+    pub digest: ResultDigest,
+    /// Needed to check the digest, as are the next two.
+    pub input: InputDigest,
+    /// See `input`.
+    pub exit: Exit,
+    /// See `input`.
+    pub fuel: Fuel,
+}
+
+/// One member that holds an output.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OutputSource {
+    /// Which attempt.
+    pub number: u32,
+    /// Who.
+    pub peer: PeerId,
+    /// What to fetch.
+    pub blob: BlobRef,
+}
+
+/// Rows of one atomic, durable commit.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Batch {
+    /// Peers seen for the first time.
+    pub peers: Vec<PeerRow>,
+    /// Jobs taken on.
+    pub jobs: Vec<JobRow>,
+    /// Jobs that ended. Their leases and pending rows go.
+    pub ended: BTreeMap<JobId, (JobState, Timestamp)>,
+    /// Progress of jobs: the newest row of each.
+    pub shards: BTreeMap<JobId, ShardRow>,
+    /// Leases handed out.
+    pub leases_opened: BTreeMap<LeaseId, Arc<LeaseRow>>,
+    /// Leases none of whose attempts is open any more.
+    pub leases_closed: BTreeSet<LeaseId>,
+    /// Reports on tasks that are not final.
+    pub pending: BTreeMap<AttemptId, PendingRow>,
+    /// Tasks that became final. Their pending rows go.
+    pub finals: Vec<FinalRow>,
+    /// Credit, coalesced by peer. Equals the sum of the grants in `finals`.
+    pub credit: BTreeMap<PeerNo, CreditDelta>,
+}
+
+impl Batch {
+    /// Whether a commit would change nothing.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    pub(super) fn close_lease(&mut self, lease: LeaseId) {
+        if self.leases_opened.remove(&lease).is_none() {
+            self.leases_closed.insert(lease);
+        }
+    }
+
+    pub(super) fn add_final(&mut self, row: FinalRow) {
+        for grant in &row.grants {
+            let delta = self.credit.entry(grant.peer).or_default();
+            delta.credit += grant.credit;
+            *(if grant.agreed { &mut delta.validated } else { &mut delta.invalid }) += 1;
+        }
+        let first = AttemptId { task: row.task, number: 0 };
+        let last = AttemptId { task: row.task, number: u32::MAX };
+        let replaced: Vec<_> = self.pending.range(first..=last).map(|(id, _)| *id).collect();
+        for id in replaced {
+            self.pending.remove(&id);
+        }
+        self.finals.push(row);
+    }
+}
+
+/// A peer and its number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PeerRow {
+    /// Short name in all other rows.
+    pub no: PeerNo,
+    /// Who.
+    pub id: PeerId,
+}
+
+/// A job as it was taken on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JobRow {
+    /// Its number.
+    pub job: JobId,
+    /// Who wants what.
+    pub submission: Arc<Submission>,
+    /// When.
+    pub submitted: Timestamp,
+    /// Where it stands.
+    pub state: JobState,
+    /// When it ended.
+    pub ended: Option<Timestamp>,
+}
+
+/// How far a job is. Everything at or above `cursor` is untouched; everything below `low` is final.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ShardRow {
+    /// Position of the first task that was never leased.
+    pub cursor: u64,
+    /// Every task below is final.
+    pub low: u64,
+    /// Tasks done.
+    pub done: u64,
+    /// Tasks failed.
+    pub failed: u64,
+    /// Reports taken.
+    pub attempts: u64,
+    /// Credit granted.
+    pub credit: Credit,
+}
+
+/// Attempts handed to one worker together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeaseRow {
+    /// Its number.
+    pub lease: LeaseId,
+    /// All its tasks are of this job.
+    pub job: JobId,
+    /// Who got it.
+    pub peer: PeerNo,
+    /// When its attempts are given to others as well.
+    pub deadline: Timestamp,
+    /// What is to be run.
+    pub items: Vec<LeaseItem>,
+}
+
+/// One attempt of a lease.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct LeaseItem {
+    /// Position of the task in its job.
+    pub index: u64,
+    /// Number of the attempt.
+    pub number: u32,
+}
+
+/// A report on a task that is not final yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PendingRow {
+    /// Who reported.
+    pub peer: PeerNo,
+    /// What.
+    pub report: PendingReport,
+}
+
+/// What is remembered of a report.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PendingReport {
+    /// The program ended.
+    Execution {
+        /// What must agree.
+        digest: ResultDigest,
+        /// Part of the digest, see [`crate::digest`].
+        input: InputDigest,
+        /// How it ended.
+        exit: Exit,
+        /// Executed operators.
+        fuel: Fuel,
+        /// What it wrote.
+        output: PendingOutput,
+    },
+    /// It says nothing about the program.
+    NoResult(NoResult),
+}
+
+/// Where the output of a pending report is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PendingOutput {
+    /// Here.
+    Inline(Arc<Output>),
+    /// The same as that of an earlier report of this task with the same digest.
+    Repeated,
+    /// Still with the worker.
+    Remote(BlobRef),
+}
+
+/// How a task ended: its entry in the ledger.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FinalRow {
+    /// Which task.
+    pub task: TaskId,
+    /// Done or failed, and why.
+    pub verdict: TaskVerdict,
+    /// Reports taken, those without a result included.
+    pub attempts: u32,
+    /// What each peer that voted got for it.
+    pub grants: Vec<Grant>,
+    /// What the program wrote.
+    pub output: FinalOutput,
+    /// Whether earlier batches hold pending rows of this task.
+    pub had_pending: bool,
+}
+
+/// How a task ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TaskVerdict {
+    /// A quorum agreed. The task is done when the exit is [`Exit::Ok`], otherwise failed.
+    Agreed {
+        /// On this.
+        digest: ResultDigest,
+        /// How the program ended.
+        exit: Exit,
+        /// Executed operators.
+        fuel: Fuel,
+    },
+    /// Too many different answers.
+    NoAgreement,
+    /// Too many attempts without a result; this was the last one's reason.
+    NoResult(NoResult),
+}
+
+impl TaskVerdict {
+    /// Whether the task is done, and not failed.
+    pub fn is_done(&self) -> bool {
+        matches!(self, Self::Agreed { exit: Exit::Ok, .. })
+    }
+
+    /// Why it failed, as a sentence; empty when it is done.
+    pub fn reason(&self) -> String {
+        match self {
+            Self::Agreed { exit: Exit::Ok, .. } => String::new(),
+            Self::Agreed { exit, .. } => exit.to_string(),
+            Self::NoAgreement => "no two groups of peers could agree on a result".into(),
+            Self::NoResult(reason) => format!("no attempt gave a result: {reason}"),
+        }
+    }
+}
+
+/// The output of a final task.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FinalOutput {
+    /// In the row.
+    Inline(Arc<Output>),
+    /// In the blob store.
+    Blob(BlobRef),
+    /// There is none, because nobody agreed.
+    Nothing,
+}
+
+/// What one peer's vote earned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Grant {
+    /// Who.
+    pub peer: PeerNo,
+    /// With which attempt.
+    pub number: u32,
+    /// Whether it voted for the canonical result.
+    pub agreed: bool,
+    /// How much; zero when it did not agree.
+    pub credit: Credit,
+}
+
+/// A change of one peer's credit.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct CreditDelta {
+    /// Credit granted.
+    pub credit: Credit,
+    /// Attempts that agreed with the canonical result.
+    pub validated: u64,
+    /// Attempts that did not.
+    pub invalid: u64,
+}

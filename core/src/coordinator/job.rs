@@ -1,0 +1,134 @@
+//! One job: a range of untouched tasks, the touched ones, and counters.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use super::{
+    again::Again,
+    effects::{LeaseItem, ShardRow},
+    task::{Attempt, AttemptState, Task},
+};
+use crate::{
+    ids::{JobId, LeaseId, PeerNo},
+    job::{JobState, Submission},
+    limits,
+    quantities::Timestamp,
+};
+
+/// A job that this coordinator owns.
+#[derive(Debug)]
+pub(super) struct Job {
+    pub(super) id: JobId,
+    pub(super) submission: Arc<Submission>,
+    pub(super) submitted: Timestamp,
+    pub(super) state: JobState,
+    pub(super) ended: Option<Timestamp>,
+    /// Counters and cursor; `low` is kept by [`Job::shard`].
+    pub(super) shard: ShardRow,
+    /// Touched tasks that are not final.
+    pub(super) open: BTreeMap<u64, Task>,
+    pub(super) again: Again,
+    /// Bytes of outputs of open tasks.
+    pub(super) held_bytes: u64,
+    /// Attempts whose lease items are open.
+    pub(super) open_attempts: u64,
+}
+
+impl Job {
+    pub(super) fn total(&self) -> u64 {
+        self.submission.spec.inputs.count()
+    }
+
+    pub(super) fn quorum(&self) -> u32 {
+        self.submission.spec.quorum()
+    }
+
+    /// The row of its progress.
+    pub(super) fn shard(&self) -> ShardRow {
+        let low = self.open.keys().next().copied().unwrap_or(self.shard.cursor);
+        ShardRow { low, ..self.shard }
+    }
+
+    pub(super) fn is_complete(&self) -> bool {
+        self.shard.done + self.shard.failed == self.total()
+    }
+
+    /// Tasks that nobody has touched yet and that may be touched now. Half-validated tasks and their
+    /// outputs are held in memory, so a job that only one peer works at must wait at some point.
+    pub(super) fn untouched(&self) -> u64 {
+        let room = self.open.len() < limits::OPEN_TASKS_MAX;
+        let held = self.held_bytes < limits::HELD_OUTPUT_BYTES_MAX;
+        if room && held { self.total() - self.shard.cursor } else { 0 }
+    }
+
+    /// Whether there may be something for `peer`.
+    pub(super) fn has_work_for(&self, peer: PeerNo) -> bool {
+        self.state == JobState::Running && (self.untouched() > 0 || self.again.has_entry_for(peer))
+    }
+
+    /// Half of one worker's even share of the votes that are left.
+    pub(super) fn share(&self, workers: usize) -> usize {
+        let left = (self.total() - self.shard.cursor + self.open.len() as u64) * u64::from(self.quorum());
+        usize::try_from(left.div_ceil(2 * workers.max(1) as u64)).unwrap_or(usize::MAX).max(1)
+    }
+
+    /// Hands up to `count` attempts to `peer`: first those that finish begun tasks, then untouched ones.
+    pub(super) fn take(&mut self, peer: PeerNo, lease: LeaseId, count: usize) -> Vec<LeaseItem> {
+        let mut items = Vec::new();
+        while items.len() < count {
+            let open = &self.open;
+            let valid = |entry: super::again::Entry| {
+                open.get(&entry.index).is_some_and(|task| task.queued == Some(entry.ticket))
+            };
+            let index = match self.again.pop(peer, valid) {
+                Some(index) => index,
+                None if self.untouched() > 0 => {
+                    let index = self.shard.cursor;
+                    self.shard.cursor += 1;
+                    self.open.insert(index, Task::default());
+                    index
+                }
+                None => break,
+            };
+            let Some(task) = self.open.get_mut(&index) else { continue };
+            let number = task.next_number();
+            task.queued = None;
+            task.attempts.push(Attempt { number, peer, lease, state: AttemptState::Leased });
+            self.open_attempts += 1;
+            items.push(LeaseItem { index, number });
+            self.requeue(index, false);
+        }
+        items
+    }
+
+    /// Queues a task again if more votes are needed than may come. Returns whether it did.
+    pub(super) fn requeue(&mut self, index: u64, relaxed: bool) -> bool {
+        let quorum = self.quorum();
+        let Some(task) = self.open.get_mut(&index) else { return false };
+        if task.queued.is_some() || task.collecting {
+            return false;
+        }
+        let votes = task.reported().map(|(_, reported)| reported.digest);
+        let more = match crate::validation::judge(quorum, votes) {
+            crate::validation::Verdict::Agreed(_) => 0,
+            crate::validation::Verdict::Wait { more } => more as usize,
+        };
+        if more <= task.live() {
+            return false;
+        }
+        task.queued = Some(self.again.push(task.exclusion(relaxed), index));
+        self.sweep();
+        true
+    }
+
+    /// Keeps the queue in proportion to what is open: entries turn void when their tasks become final or
+    /// are queued anew, and nobody may ever come who could take them.
+    fn sweep(&mut self) {
+        /// Void entries that are not worth a sweep.
+        const SLACK: usize = 64;
+        if self.again.len() > 2 * self.open.len() + SLACK {
+            let open = &self.open;
+            self.again
+                .sweep(|entry| open.get(&entry.index).is_some_and(|task| task.queued == Some(entry.ticket)));
+        }
+    }
+}

@@ -1,0 +1,344 @@
+//! What comes back: reports are recorded, judged, and turned into final tasks with their credit.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use super::{
+    Coordinator, FinalOutput, FinalRow, Grant, PendingOutput, PendingReport, PendingRow, TaskVerdict,
+    ToWorker,
+    effects::{Effects, FetchOutput, OutputSource},
+    task::{Attempt, AttemptState, Reported, Task},
+};
+use crate::{
+    digest::result_digest,
+    ids::{AttemptId, InputDigest, PeerId, PeerNo, ResultDigest, SessionId, TaskId},
+    job::{BlobRef, JobState},
+    limits,
+    outcome::{Exit, NoResult, Output},
+    quantities::{Credit, Fuel, Timestamp},
+    validation::{self, Verdict},
+};
+
+/// How one attempt ended, as its worker says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    /// Which attempt.
+    pub attempt: AttemptId,
+    /// How it ended.
+    pub outcome: ReportOutcome,
+    /// How long it took.
+    pub wall_micros: u64,
+}
+
+/// See [`Report`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ReportOutcome {
+    /// The program ended.
+    Execution {
+        /// What the sandbox fed to it.
+        input: InputDigest,
+        /// How it ended.
+        exit: Exit,
+        /// Executed operators.
+        fuel: Fuel,
+        /// What it wrote.
+        output: ReportOutput,
+    },
+    /// The attempt says nothing about the program.
+    NoResult(NoResult),
+}
+
+/// The output of a report.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ReportOutput {
+    /// Small enough to come along. The digest is computed from it, never believed.
+    Inline(Arc<Output>),
+    /// Kept by the worker. The digest is a claim until the output is fetched.
+    Remote {
+        /// What to fetch.
+        blob: BlobRef,
+        /// What it will digest to.
+        digest: ResultDigest,
+    },
+}
+
+/// What a report leads to for its worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Receipt {
+    /// It is on record; a remote output has to be kept.
+    Recorded,
+    /// It is on record or refused for good; nothing has to be kept.
+    Released,
+}
+
+impl Coordinator {
+    /// Reports of one worker. Each is settled by a message that follows the commit.
+    pub fn on_reports(&mut self, now: Timestamp, session: SessionId, reports: Vec<Report>, fx: &mut Effects) {
+        let Some(peer) = self.sessions.get(&session).copied() else { return };
+        let (mut attempts, mut released) = (Vec::with_capacity(reports.len()), Vec::new());
+        for report in reports {
+            let id = report.attempt;
+            attempts.push(id);
+            if self.take_report(peer, report, fx) == Receipt::Released {
+                released.push(id);
+            }
+            self.evaluate(now, id.task, fx);
+        }
+        if let Some(worker) = self.workers.get_mut(&peer) {
+            worker.last_seen = now;
+        }
+        fx.messages.push((session, ToWorker::Settled { attempts, released }));
+        self.pump(now, peer, fx);
+        self.feed(now, fx);
+    }
+
+    fn take_report(&mut self, peer: PeerNo, report: Report, fx: &mut Effects) -> Receipt {
+        let id = report.attempt;
+        let Some(job) = self.jobs.get_mut(&id.task.job).filter(|job| job.state == JobState::Running) else {
+            return Receipt::Released;
+        };
+        let bundle = job.submission.spec.bundle.hash;
+        let output_max = job.submission.spec.limits.output;
+        let Some(task) = job.open.get_mut(&id.task.index) else { return Receipt::Released };
+        let known = task.inline_digests();
+        let Some(attempt) = task.attempt_mut(id.number).filter(|attempt| attempt.peer == peer) else {
+            return Receipt::Released;
+        };
+        match &attempt.state {
+            AttemptState::Leased | AttemptState::Expired => {}
+            AttemptState::Gone | AttemptState::NoResult(_) => return Receipt::Released,
+            AttemptState::Reported(earlier) => {
+                let remote = matches!(earlier.output, PendingOutput::Remote(_));
+                return if remote { Receipt::Recorded } else { Receipt::Released };
+            }
+        }
+        let (state, receipt) = match report.outcome {
+            ReportOutcome::NoResult(reason) => (AttemptState::NoResult(reason), Receipt::Released),
+            ReportOutcome::Execution { input, exit, fuel, output } => match output {
+                ReportOutput::Inline(output)
+                    if output.len() > output_max.get() + limits::TASK_STDERR_BYTES_MAX as u64 =>
+                {
+                    (AttemptState::NoResult(NoResult::Internal), Receipt::Released)
+                }
+                ReportOutput::Inline(output) => {
+                    let digest = result_digest(bundle, input, exit, &output, fuel);
+                    let output = if known.contains(&digest) {
+                        PendingOutput::Repeated
+                    } else {
+                        PendingOutput::Inline(output)
+                    };
+                    let reported = Reported { digest, input, exit, fuel, output };
+                    (AttemptState::Reported(reported), Receipt::Released)
+                }
+                ReportOutput::Remote { blob, digest } => {
+                    let output = PendingOutput::Remote(blob);
+                    let reported = Reported { digest, input, exit, fuel, output };
+                    (AttemptState::Reported(reported), Receipt::Recorded)
+                }
+            },
+        };
+        job.shard.attempts += 1;
+        let row = match &state {
+            AttemptState::Reported(reported) => reported.to_row(),
+            AttemptState::NoResult(reason) => PendingReport::NoResult(*reason),
+            _ => return receipt,
+        };
+        fx.batch.pending.insert(id, PendingRow { peer, report: row });
+        self.set_state(id, state, fx);
+        self.note_time(peer, id, report.wall_micros);
+        receipt
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "a moving mean")]
+    fn note_time(&mut self, peer: PeerNo, id: AttemptId, micros: u64) {
+        /// Weight of the newest sample.
+        const WEIGHT: f64 = 0.2;
+        let Some(worker) = self.workers.get_mut(&peer) else { return };
+        let sample = micros as f64;
+        let mean = worker.mean_micros.entry(id.task.job).or_insert(sample);
+        *mean += (sample - *mean) * WEIGHT;
+    }
+
+    /// Decides what becomes of a task after something about it changed.
+    pub(super) fn evaluate(&mut self, now: Timestamp, id: TaskId, fx: &mut Effects) {
+        let Some(job) = self.jobs.get_mut(&id.job).filter(|job| job.state == JobState::Running) else {
+            return;
+        };
+        let quorum = job.quorum();
+        let Some(task) = job.open.get_mut(&id.index).filter(|task| !task.collecting) else { return };
+        fx.changed.insert(id.job);
+        let votes = task.reported().map(|(_, reported)| reported.digest);
+        if let Verdict::Agreed(digest) = validation::judge(quorum, votes) {
+            if let Some(output) = task.inline_output(digest) {
+                self.accept(now, id, digest, FinalOutput::Inline(output), fx);
+            } else {
+                task.collecting = true;
+                task.queued = None;
+                let fetch = fetch_of(&self.names, id, task, digest);
+                fx.fetches.extend(fetch);
+            }
+            return;
+        }
+        let no_results = task.no_results().count();
+        let last = task.no_results().last();
+        let reported = task.reported().count();
+        if let Some(reason) = last.filter(|_| no_results >= limits::NO_RESULTS_MAX as usize) {
+            self.finalize(now, id, TaskVerdict::NoResult(reason), FinalOutput::Nothing, fx);
+        } else if reported >= (quorum + limits::ATTEMPTS_BEYOND_QUORUM_MAX) as usize {
+            self.finalize(now, id, TaskVerdict::NoAgreement, FinalOutput::Nothing, fx);
+        } else {
+            self.work_arrived |= job.requeue(id.index, false);
+        }
+    }
+
+    /// An agreed output was fetched and digests to what was agreed. `bad` attempts offered something else
+    /// or nothing before.
+    pub fn on_output_fetched(
+        &mut self,
+        now: Timestamp,
+        id: TaskId,
+        digest: ResultDigest,
+        blob: BlobRef,
+        bad: &[u32],
+        fx: &mut Effects,
+    ) {
+        self.discredit(id, bad, fx);
+        self.accept(now, id, digest, FinalOutput::Blob(blob), fx);
+        self.feed(now, fx);
+    }
+
+    /// No member of the quorum could deliver the output that it reported; all of `bad` are void.
+    pub fn on_output_lost(&mut self, now: Timestamp, id: TaskId, bad: &[u32], fx: &mut Effects) {
+        self.discredit(id, bad, fx);
+        if let Some(task) = self.jobs.get_mut(&id.job).and_then(|job| job.open.get_mut(&id.index)) {
+            task.collecting = false;
+        }
+        self.evaluate(now, id, fx);
+        self.feed(now, fx);
+    }
+
+    fn discredit(&mut self, id: TaskId, bad: &[u32], fx: &mut Effects) {
+        for number in bad {
+            let attempt = AttemptId { task: id, number: *number };
+            let peer = self.jobs.get_mut(&id.job).and_then(|job| {
+                let attempt = job.open.get_mut(&id.index)?.attempt_mut(*number)?;
+                matches!(attempt.state, AttemptState::Reported(_)).then_some(attempt.peer)
+            });
+            if let Some(peer) = peer {
+                let report = PendingReport::NoResult(NoResult::Fetch);
+                fx.batch.pending.insert(attempt, PendingRow { peer, report });
+                self.set_state(attempt, AttemptState::NoResult(NoResult::Fetch), fx);
+            }
+        }
+    }
+
+    fn accept(
+        &mut self,
+        now: Timestamp,
+        id: TaskId,
+        digest: ResultDigest,
+        output: FinalOutput,
+        fx: &mut Effects,
+    ) {
+        let task = self.jobs.get(&id.job).and_then(|job| job.open.get(&id.index));
+        let Some(task) = task else { return };
+        let Some((_, reported)) = task.reported().find(|(_, reported)| reported.digest == digest) else {
+            return;
+        };
+        let verdict = TaskVerdict::Agreed { digest, exit: reported.exit, fuel: reported.fuel };
+        self.finalize(now, id, verdict, output, fx);
+    }
+
+    /// Makes a task final: its ledger entry, the credit of those who agreed, and word to everybody else.
+    fn finalize(
+        &mut self,
+        now: Timestamp,
+        id: TaskId,
+        verdict: TaskVerdict,
+        output: FinalOutput,
+        fx: &mut Effects,
+    ) {
+        let mut unwanted = BTreeMap::new();
+        let Some(task) = self.drop_task(id, &mut unwanted, fx) else { return };
+        let grants = grants(&task, &verdict);
+        let reports = task
+            .attempts
+            .iter()
+            .filter(|attempt| matches!(attempt.state, AttemptState::Reported(_) | AttemptState::NoResult(_)));
+        // A row that this batch replaces may be on disk, too: that of an output that was not delivered.
+        let had_pending = reports.clone().any(|attempt| {
+            let id = AttemptId { task: id, number: attempt.number };
+            let replaced = matches!(attempt.state, AttemptState::NoResult(NoResult::Fetch));
+            replaced || !fx.batch.pending.contains_key(&id)
+        });
+        let attempts = u32::try_from(reports.count()).unwrap_or(u32::MAX);
+        self.release_outputs(id, &task, fx);
+        self.send_unwanted(unwanted, fx);
+        let Some(job) = self.jobs.get_mut(&id.job) else { return };
+        *(if verdict.is_done() { &mut job.shard.done } else { &mut job.shard.failed }) += 1;
+        job.shard.credit += grants.iter().map(|grant| grant.credit).sum();
+        fx.batch.shards.insert(id.job, job.shard());
+        fx.batch.add_final(FinalRow { task: id, verdict, attempts, grants, output, had_pending });
+        fx.changed.insert(id.job);
+        if job.is_complete() {
+            self.end_job(now, id.job, JobState::Finished, fx);
+        }
+    }
+
+    /// Tells the workers that kept an output that it is not needed any more.
+    fn release_outputs(&self, id: TaskId, task: &Task, fx: &mut Effects) {
+        for (attempt, reported) in task.reported() {
+            if matches!(reported.output, PendingOutput::Remote(_)) {
+                let session = self.workers.get(&attempt.peer).and_then(|worker| worker.session);
+                let released = vec![AttemptId { task: id, number: attempt.number }];
+                fx.send(session, ToWorker::Settled { attempts: vec![], released });
+            }
+        }
+    }
+}
+
+impl Task {
+    fn inline_digests(&self) -> Vec<ResultDigest> {
+        let inline =
+            self.reported().filter(|(_, reported)| matches!(reported.output, PendingOutput::Inline(_)));
+        inline.map(|(_, reported)| reported.digest).collect()
+    }
+}
+
+/// Who voted, and what it earned: the fuel that the quorum agreed on, once per peer. Where nobody agreed,
+/// nobody is known to be wrong, and nobody gets anything.
+fn grants(task: &Task, verdict: &TaskVerdict) -> Vec<Grant> {
+    let TaskVerdict::Agreed { digest, fuel, .. } = verdict else { return vec![] };
+    let grant = |(attempt, reported): (&Attempt, &Reported)| {
+        let agreed = reported.digest == *digest;
+        let credit = if agreed { fuel.credit() } else { Credit::ZERO };
+        Grant { peer: attempt.peer, number: attempt.number, agreed, credit }
+    };
+    task.reported().map(grant).collect()
+}
+
+/// What has to be fetched before a task that was agreed on is final.
+pub(super) fn fetch_of(
+    names: &[PeerId],
+    id: TaskId,
+    task: &Task,
+    digest: ResultDigest,
+) -> Option<FetchOutput> {
+    let members = || task.reported().filter(|(_, reported)| reported.digest == digest);
+    let (_, first) = members().next()?;
+    let sources = members().filter_map(|(attempt, reported)| match &reported.output {
+        PendingOutput::Remote(blob) => Some(OutputSource {
+            number: attempt.number,
+            peer: *names.get(attempt.peer.get() as usize)?,
+            blob: *blob,
+        }),
+        PendingOutput::Inline(_) | PendingOutput::Repeated => None,
+    });
+    Some(FetchOutput {
+        task: id,
+        sources: sources.collect(),
+        digest,
+        input: first.input,
+        exit: first.exit,
+        fuel: first.fuel,
+    })
+}

@@ -1,0 +1,112 @@
+//! Coming back: from what a store holds to a coordinator that goes on where it was.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{
+    Config, Coordinator,
+    effects::{Effects, JobRow, LeaseRow, PeerRow, PendingRow, ShardRow},
+    task::{Attempt, AttemptState, Task},
+};
+use crate::{
+    ids::{AttemptId, LeaseId, PeerNo, TaskId},
+    job::JobState,
+    quantities::Timestamp,
+};
+
+/// Everything that a coordinator has to know again after a restart.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Snapshot {
+    /// Every peer that was ever numbered.
+    pub peers: Vec<PeerRow>,
+    /// Every job, ended ones included.
+    pub jobs: Vec<JobSnapshot>,
+}
+
+/// One job, and what is open in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JobSnapshot {
+    /// What it is.
+    pub row: JobRow,
+    /// How far it is.
+    pub shard: ShardRow,
+    /// Leases with open attempts.
+    pub leases: Vec<LeaseRow>,
+    /// Reports on tasks that are not final.
+    pub pending: Vec<(AttemptId, PendingRow)>,
+    /// Positions of the final tasks from `shard.low` on, ascending.
+    pub finals: Vec<u64>,
+}
+
+impl Coordinator {
+    /// A coordinator that goes on where `snapshot` was taken. Workers are away until they open a session;
+    /// they keep their leases for the usual grace.
+    pub fn restore(config: Config, now: Timestamp, snapshot: Snapshot, fx: &mut Effects) -> Self {
+        let mut this = Self::new(config);
+        for row in snapshot.peers {
+            this.names.push(row.id);
+            this.numbers.insert(row.id, row.no);
+        }
+        for job in snapshot.jobs {
+            this.restore_job(now, job, fx);
+        }
+        let away: Vec<PeerNo> = this.workers.keys().copied().collect();
+        for peer in away {
+            this.away.insert((now + this.config.reconnect_grace, peer));
+        }
+        this
+    }
+
+    fn restore_job(&mut self, now: Timestamp, snapshot: JobSnapshot, fx: &mut Effects) {
+        let id = snapshot.row.job;
+        let running = snapshot.row.state == JobState::Running;
+        self.insert_job(snapshot.row, snapshot.shard);
+        if !running {
+            return;
+        }
+        let finals: BTreeSet<u64> = snapshot.finals.into_iter().collect();
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        // Every touched task that is not final is open, whether or not an attempt of it is known.
+        for index in (job.shard.low..job.shard.cursor).filter(|index| !finals.contains(index)) {
+            job.open.insert(index, Task::default());
+        }
+        for (attempt, row) in snapshot.pending {
+            if let Some(task) = job.open.get_mut(&attempt.task.index) {
+                let (number, state) = (attempt.number, row.report.into());
+                task.attempts.push(Attempt { number, peer: row.peer, lease: LeaseId::new(0), state });
+            }
+        }
+        job.held_bytes = job.open.values().map(Task::held_bytes).sum();
+        for lease in &snapshot.leases {
+            for item in &lease.items {
+                let Some(task) = job.open.get_mut(&item.index) else { continue };
+                if task.attempt_mut(item.number).is_none() {
+                    let (number, state) = (item.number, AttemptState::Leased);
+                    task.attempts.push(Attempt { number, peer: lease.peer, lease: lease.lease, state });
+                }
+            }
+        }
+        // A lease that has open attempts keeps those that were given up, and their peer may have another
+        // attempt since.
+        let mut open_items = BTreeMap::<LeaseId, usize>::new();
+        for task in job.open.values_mut() {
+            task.drop_superseded();
+            for attempt in task.attempts.iter().filter(|attempt| attempt.state.is_open()) {
+                *open_items.entry(attempt.lease).or_default() += 1;
+            }
+        }
+        job.open_attempts = open_items.values().map(|open| *open as u64).sum();
+        if let Some(submitter) = self.submitters.get_mut(&job.submission.submitter) {
+            submitter.open_attempts += job.open_attempts;
+        }
+        let open: Vec<u64> = job.open.keys().copied().collect();
+        for lease in snapshot.leases {
+            match open_items.get(&lease.lease) {
+                None => drop(fx.batch.leases_closed.insert(lease.lease)),
+                Some(open) => self.resume_lease(lease, *open),
+            }
+        }
+        for index in open {
+            self.evaluate(now, TaskId { job: id, index }, fx);
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! One touched, unfinished task and its attempts.
+
+use std::sync::Arc;
+
+use super::{
+    again::Exclusion,
+    effects::{PendingOutput, PendingReport},
+};
+use crate::{
+    ids::{InputDigest, LeaseId, PeerNo, ResultDigest},
+    outcome::{Exit, NoResult, Output},
+    quantities::Fuel,
+};
+
+/// A task that was leased at least once and is not final.
+#[derive(Debug, Default)]
+pub(super) struct Task {
+    pub(super) attempts: Vec<Attempt>,
+    /// The ticket of its valid entry in the `again` queue.
+    pub(super) queued: Option<u64>,
+    /// A quorum agreed; its output is being fetched.
+    pub(super) collecting: bool,
+}
+
+/// One attempt at a task.
+#[derive(Debug)]
+pub(super) struct Attempt {
+    pub(super) number: u32,
+    pub(super) peer: PeerNo,
+    pub(super) lease: LeaseId,
+    pub(super) state: AttemptState,
+}
+
+/// Where an attempt stands.
+#[derive(Debug)]
+pub(super) enum AttemptState {
+    /// The worker has it.
+    Leased,
+    /// Its time is over or its worker is away; somebody else may get the task, but a result still counts.
+    Expired,
+    /// The worker said that it does not have it.
+    Gone,
+    /// The worker reported how the program ended.
+    Reported(Reported),
+    /// The worker reported that it can't say.
+    NoResult(NoResult),
+}
+
+/// What was reported.
+#[derive(Debug, Clone)]
+pub(super) struct Reported {
+    pub(super) digest: ResultDigest,
+    pub(super) input: InputDigest,
+    pub(super) exit: Exit,
+    pub(super) fuel: Fuel,
+    pub(super) output: PendingOutput,
+}
+
+impl AttemptState {
+    /// Whether a report of it would still be taken, and its lease item is open.
+    pub(super) fn is_open(&self) -> bool {
+        matches!(self, Self::Leased | Self::Expired)
+    }
+
+    /// Whether it ended without a vote.
+    pub(super) fn is_given_up(&self) -> bool {
+        matches!(self, Self::Gone | Self::NoResult(_))
+    }
+}
+
+impl Task {
+    pub(super) fn attempt_mut(&mut self, number: u32) -> Option<&mut Attempt> {
+        self.attempts.iter_mut().find(|attempt| attempt.number == number)
+    }
+
+    pub(super) fn reported(&self) -> impl Iterator<Item = (&Attempt, &Reported)> {
+        self.attempts.iter().filter_map(|attempt| match &attempt.state {
+            AttemptState::Reported(reported) => Some((attempt, reported)),
+            _ => None,
+        })
+    }
+
+    /// Attempts that may still bring a vote soon.
+    pub(super) fn live(&self) -> usize {
+        let live = |attempt: &&Attempt| matches!(attempt.state, AttemptState::Leased);
+        self.attempts.iter().filter(live).count()
+    }
+
+    /// Reasons of the attempts without a result, in their order.
+    pub(super) fn no_results(&self) -> impl Iterator<Item = NoResult> {
+        self.attempts.iter().filter_map(|attempt| match attempt.state {
+            AttemptState::NoResult(reason) => Some(reason),
+            _ => None,
+        })
+    }
+
+    /// Who must not get the next attempt: everybody who voted or may still vote, and, unless `relaxed`,
+    /// those who could not give a result, because another machine may.
+    pub(super) fn exclusion(&self, relaxed: bool) -> Exclusion {
+        let excluded = self.attempts.iter().filter(|attempt| match attempt.state {
+            AttemptState::Leased | AttemptState::Expired | AttemptState::Reported(_) => true,
+            AttemptState::NoResult(_) => !relaxed,
+            AttemptState::Gone => false,
+        });
+        let peers = excluded.map(|attempt| attempt.peer).collect();
+        let nothing_to_relax = relaxed || self.no_results().next().is_none();
+        Exclusion::new(peers, nothing_to_relax)
+    }
+
+    /// An attempt ended without a vote, so its peer may be asked again: the task has to be queued anew, as
+    /// its entry leaves that peer out. Of what a peer lost, only the newest attempt is remembered.
+    pub(super) fn note_given_up(&mut self, peer: PeerNo, number: u32) {
+        self.queued = None;
+        self.attempts.retain(|attempt| {
+            let lost = matches!(attempt.state, AttemptState::Gone);
+            !(lost && attempt.peer == peer && attempt.number < number)
+        });
+    }
+
+    /// Drops attempts that a later one of the same peer shows to have been given up.
+    pub(super) fn drop_superseded(&mut self) {
+        let newest = |attempts: &[Attempt], peer| {
+            attempts.iter().filter(|attempt| attempt.peer == peer).map(|attempt| attempt.number).max()
+        };
+        let superseded: Vec<u32> = self
+            .attempts
+            .iter()
+            .filter(|attempt| {
+                attempt.state.is_open() && newest(&self.attempts, attempt.peer) > Some(attempt.number)
+            })
+            .map(|attempt| attempt.number)
+            .collect();
+        self.attempts.retain(|attempt| !superseded.contains(&attempt.number));
+    }
+
+    pub(super) fn next_number(&self) -> u32 {
+        self.attempts.iter().map(|attempt| attempt.number).max().unwrap_or(0) + 1
+    }
+
+    /// The output of a digest, if this side has it already.
+    pub(super) fn inline_output(&self, digest: ResultDigest) -> Option<Arc<Output>> {
+        self.reported().find_map(|(_, reported)| match &reported.output {
+            PendingOutput::Inline(output) if reported.digest == digest => Some(output.clone()),
+            _ => None,
+        })
+    }
+
+    /// Bytes of outputs held in memory.
+    pub(super) fn held_bytes(&self) -> u64 {
+        let held = self.reported().map(|(_, reported)| match &reported.output {
+            PendingOutput::Inline(output) => output.len(),
+            PendingOutput::Repeated | PendingOutput::Remote(_) => 0,
+        });
+        held.sum()
+    }
+}
+
+impl Reported {
+    /// As a row.
+    pub(super) fn to_row(&self) -> PendingReport {
+        let Self { digest, input, exit, fuel, ref output } = *self;
+        PendingReport::Execution { digest, input, exit, fuel, output: output.clone() }
+    }
+}
+
+impl From<PendingReport> for AttemptState {
+    fn from(report: PendingReport) -> Self {
+        match report {
+            PendingReport::Execution { digest, input, exit, fuel, output } => {
+                Self::Reported(Reported { digest, input, exit, fuel, output })
+            }
+            PendingReport::NoResult(reason) => Self::NoResult(reason),
+        }
+    }
+}

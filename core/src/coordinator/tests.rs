@@ -1,0 +1,11 @@
+//! The coordinator, event by event. [`grid`] is the environment in which the scripts run.
+
+mod dispatch;
+mod explain;
+mod grid;
+mod outputs;
+mod random;
+mod restart;
+mod store;
+mod votes;
+mod workers;

@@ -1,0 +1,289 @@
+//! Random histories: whatever happens in whatever order, nothing that must hold is ever broken, and in the
+//! end every task of every job that was not cancelled is final, once.
+
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::grid::{Grid, Says, job, large, no_result, peer};
+use crate::{
+    coordinator::{AttemptView, TaskState},
+    ids::{AttemptId, JobId, TaskId},
+    job::JobState,
+    limits,
+    quantities::Bytes,
+};
+
+/// Workers of a history: few, so that they meet at the same tasks.
+const WORKERS: u8 = 5;
+
+/// What may happen. A thing that can't happen now does nothing.
+#[derive(Debug, Clone)]
+enum Event {
+    Submit {
+        tasks: u64,
+        quorum: u32,
+        submitter: u8,
+    },
+    Cancel {
+        job: u64,
+    },
+    Connect {
+        worker: u8,
+        slots: u32,
+    },
+    Disconnect {
+        worker: u8,
+    },
+    Die {
+        worker: u8,
+    },
+    Leave {
+        worker: u8,
+    },
+    /// One of its attempts gets lost, and nobody notices before the next session.
+    Lose {
+        worker: u8,
+        held: usize,
+    },
+    Offer {
+        worker: u8,
+        slots: u32,
+        memory_mib: u64,
+    },
+    /// A report on one of the attempts that the worker holds.
+    Report {
+        worker: u8,
+        held: usize,
+        answer: u8,
+    },
+    /// A report on anything at all.
+    Invent {
+        worker: u8,
+        job: u64,
+        index: u64,
+        number: u32,
+    },
+    /// The end of one of the fetches under way, and which of its sources failed.
+    Fetched {
+        fetch: usize,
+        bad: u8,
+    },
+    Pass {
+        millis: u64,
+    },
+    DiskStalls,
+    DiskRecovers,
+    CoordinatorRestarts,
+}
+
+fn events() -> impl Strategy<Value = Vec<Event>> {
+    let worker = 1..=WORKERS;
+    let event = prop_oneof![
+        2 => (1u64..12, 1u32..4, 201u8..203)
+            .prop_map(|(tasks, quorum, submitter)| Event::Submit { tasks, quorum, submitter }),
+        1 => (1u64..6).prop_map(|job| Event::Cancel { job }),
+        8 => (worker.clone(), 0u32..4).prop_map(|(worker, slots)| Event::Connect { worker, slots }),
+        3 => worker.clone().prop_map(|worker| Event::Disconnect { worker }),
+        2 => worker.clone().prop_map(|worker| Event::Die { worker }),
+        1 => worker.clone().prop_map(|worker| Event::Leave { worker }),
+        2 => (worker.clone(), 0usize..8).prop_map(|(worker, held)| Event::Lose { worker, held }),
+        1 => (worker.clone(), 0u32..4, 0u64..2000)
+            .prop_map(|(worker, slots, memory_mib)| Event::Offer { worker, slots, memory_mib }),
+        30 => (worker.clone(), 0usize..8, 0u8..16)
+            .prop_map(|(worker, held, answer)| Event::Report { worker, held, answer }),
+        3 => (worker, 0u64..5, 0u64..14, 0u32..6)
+            .prop_map(|(worker, job, index, number)| Event::Invent { worker, job, index, number }),
+        6 => (0usize..3, 0u8..16).prop_map(|(fetch, bad)| Event::Fetched { fetch, bad }),
+        4 => prop_oneof![Just(1), Just(200), Just(10_000), Just(4_300_000)]
+            .prop_map(|millis| Event::Pass { millis }),
+        2 => Just(Event::DiskStalls),
+        4 => Just(Event::DiskRecovers),
+        2 => Just(Event::CoordinatorRestarts),
+    ];
+    prop::collection::vec(event, 1..120)
+}
+
+/// Mostly the right answer; sometimes a wrong one, a failure to answer, or one too large to send.
+fn says(answer: u8) -> Says {
+    match answer {
+        0..=6 => "right".into(),
+        7..=9 => large("right"),
+        10 | 11 => "wrong".into(),
+        12 => large("wrong"),
+        13 => "other".into(),
+        _ => no_result(),
+    }
+}
+
+fn apply(grid: &mut Grid, event: &Event) {
+    let connected =
+        |grid: &Grid, worker: &u8| grid.machines.get(worker).is_some_and(|machine| machine.session.is_some());
+    match event {
+        Event::Submit { tasks, quorum, submitter } => {
+            grid.submit(job(*tasks).quorum(*quorum).by(*submitter));
+        }
+        Event::Cancel { job } => drop(grid.cancel(JobId::new(*job))),
+        Event::Connect { worker, slots } => {
+            grid.worker(*worker).connects(*slots);
+        }
+        Event::Disconnect { worker } if connected(grid, worker) => {
+            grid.worker(*worker).disconnects();
+        }
+        Event::Die { worker } if connected(grid, worker) => {
+            grid.worker(*worker).dies();
+        }
+        Event::Leave { worker } if connected(grid, worker) => {
+            grid.worker(*worker).leaves();
+        }
+        Event::Lose { worker, held } => {
+            if let Some(machine) = grid.machines.get_mut(worker)
+                && let Some(attempt) = machine.holds.iter().nth(*held).copied()
+            {
+                machine.holds.remove(&attempt);
+            }
+        }
+        Event::Offer { worker, slots, memory_mib } if connected(grid, worker) => {
+            grid.worker(*worker).offers(*slots, Bytes::mib(*memory_mib));
+        }
+        Event::Report { worker, held, answer } if connected(grid, worker) => {
+            let attempt = grid.machines[worker].holds.iter().nth(*held).copied();
+            if let Some(attempt) = attempt {
+                grid.worker(*worker).reports_attempt(attempt, says(*answer), Duration::from_millis(1));
+            }
+        }
+        Event::Invent { worker, job, index, number } if connected(grid, worker) => {
+            let task = TaskId { job: JobId::new(*job), index: *index };
+            let attempt = AttemptId { task, number: *number };
+            grid.worker(*worker).reports_attempt(attempt, "invented", Duration::MAX);
+        }
+        Event::Fetched { fetch, bad } => end_fetch(grid, *fetch, *bad),
+        Event::Pass { millis } => grid.passes(Duration::from_millis(*millis)),
+        Event::DiskStalls => grid.disk_stalls(),
+        Event::DiskRecovers => grid.disk_recovers(),
+        Event::CoordinatorRestarts => grid.coordinator_restarts(),
+        _ => {}
+    }
+}
+
+/// Ends a fetch: the sources whose bit is set in `bad` failed.
+fn end_fetch(grid: &mut Grid, fetch: usize, bad: u8) {
+    let Some(fetch) = grid.fetches.get(fetch).cloned() else { return };
+    let numbers = fetch.sources.iter().map(|source| source.number);
+    let failed: Vec<u32> = numbers.filter(|number| bad & 1 << (number % 4) != 0).collect();
+    grid.job = fetch.task.job;
+    if failed.len() == fetch.sources.len() {
+        grid.output_is_lost(fetch.task.index, &failed);
+    } else {
+        let right = fetch.digest == super::grid::digest("right");
+        grid.output_arrives(fetch.task.index, if right { "right" } else { "wrong" }, &failed);
+    }
+}
+
+/// Everything works from here on: the workers come back, and when none of them can do any more, new ones come.
+fn finish(grid: &mut Grid) {
+    grid.disk_recovers();
+    for worker in 1..=WORKERS {
+        if grid.worker(worker).is_connected() {
+            grid.worker(worker).dies();
+        }
+        grid.machines.get_mut(&worker).expect("a worker").holds.clear();
+        grid.worker(worker).connects(2);
+    }
+    work_off(grid, 1..=WORKERS);
+    for task in open_tasks(grid) {
+        let view = grid.coordinator.explain(task).expect("a job").expect("a task of it");
+        for worker in 1..=WORKERS {
+            let voted =
+                |attempt: &AttemptView| attempt.peer == Some(peer(worker)) && attempt.state == "reported";
+            assert!(view.attempts.iter().any(voted), "{task} waits, and not for {worker}: {view:#?}");
+        }
+    }
+    for worker in 100..104 {
+        grid.worker(worker).connects(4);
+    }
+    work_off(grid, 100..=103);
+    assert_eq!(open_tasks(grid), [], "with enough workers every job ends");
+}
+
+/// Tasks of running jobs that are not final.
+fn open_tasks(grid: &Grid) -> Vec<TaskId> {
+    let running = grid.store.jobs.iter().filter(|(_, (row, _))| row.state == JobState::Running);
+    let tasks = running.flat_map(|(job, (row, _))| {
+        (0..row.submission.spec.inputs.count()).map(|index| TaskId { job: *job, index })
+    });
+    tasks.filter(|task| !grid.store.finals.contains_key(task)).collect()
+}
+
+/// These workers report everything that they are given, until they are given nothing more.
+fn work_off(grid: &mut Grid, workers: std::ops::RangeInclusive<u8>) {
+    let mut idle = 0;
+    while idle < 5 {
+        idle += 1;
+        for worker in workers.clone() {
+            for attempt in grid.machines[&worker].holds.clone() {
+                if grid.machines[&worker].holds.contains(&attempt) {
+                    idle = 0;
+                    grid.worker(worker).reports_attempt(attempt, "right", Duration::from_millis(1));
+                }
+            }
+        }
+        while !grid.fetches.is_empty() {
+            idle = 0;
+            end_fetch(grid, 0, 0);
+        }
+        // Long enough, in the end, for workers that left to lose their leases.
+        grid.passes(limits::RECONNECT_GRACE / 4);
+    }
+}
+
+/// The store checked each commit, the coordinator each event; this is what is left for the end.
+fn check_end(grid: &Grid) {
+    for (id, (row, shard)) in &grid.store.jobs {
+        let tasks = row.submission.spec.inputs.count();
+        let finals = (0..tasks).filter(|index| {
+            let task = TaskId { job: *id, index: *index };
+            let is_final = grid.store.finals.contains_key(&task);
+            let told = grid.coordinator.explain(task).expect("known").expect("a task of it").state;
+            match row.state {
+                JobState::Finished => assert_eq!(told, TaskState::Final),
+                JobState::Cancelled => assert_eq!(told, TaskState::Cancelled),
+                JobState::Running => panic!("job {id} still runs"),
+            }
+            is_final
+        });
+        let finals = finals.count() as u64;
+        assert_eq!(shard.done + shard.failed, finals);
+        assert!(row.state == JobState::Cancelled || finals == tasks, "job {id}: {finals} of {tasks} final");
+    }
+    assert!(grid.store.leases.is_empty(), "nothing is leased: {:?}", grid.store.leases);
+    assert!(grid.store.pending.is_empty(), "nothing is pending: {:?}", grid.store.pending);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 4 * ProptestConfig::default().cases, ..ProptestConfig::default() })]
+
+    #[test]
+    fn every_history_ends_well(events in events()) {
+        let mut grid = Grid::default();
+        for event in &events {
+            apply(&mut grid, event);
+        }
+        finish(&mut grid);
+        check_end(&grid);
+    }
+
+    #[test]
+    fn a_restart_loses_nothing_that_was_durable(events in events()) {
+        let mut grid = Grid::default();
+        for event in &events {
+            apply(&mut grid, event);
+            let before = format!("{:?}", (&grid.store.finals, &grid.store.credit, &grid.store.pending));
+            grid.coordinator_restarts();
+            let after = format!("{:?}", (&grid.store.finals, &grid.store.credit, &grid.store.pending));
+            prop_assert_eq!(before, after, "restoring settles nothing by itself");
+        }
+        finish(&mut grid);
+        check_end(&grid);
+    }
+}

@@ -1,0 +1,169 @@
+//! What must agree between two executions, as one hash.
+//!
+//! Two levels, so that the party that compares need not hold the input: the worker states the
+//! [`InputDigest`] of what its sandbox fed to the program; the [`ResultDigest`] is computed over that,
+//! the profile, the bundle, the exit, everything that the program wrote and the fuel. A coordinator
+//! recomputes the result digest from the report itself, so a worker can't attach other bytes to a digest
+//! that others vouch for.
+//!
+//! Every field is preceded by its length, so that no two different executions share an encoding. The
+//! log (standard error) is left out.
+
+use crate::{
+    ids::{BlobHash, InputDigest, ResultDigest},
+    outcome::{Exit, Output},
+    quantities::Fuel,
+};
+
+/// The deterministic profile under which all programs run.
+pub const PROFILE: &str = "talka-1";
+
+/// Everything that a program can see, borrowed from wherever it lies.
+#[derive(Debug, Clone, Copy)]
+pub struct Input<'a> {
+    /// Arguments, `argv[0]` included, `{index}` already substituted.
+    pub args: &'a [String],
+    /// Environment, sorted by name, `TALKA_TASK_INDEX` included.
+    pub env: &'a [(String, String)],
+    /// Seed of the random stream.
+    pub seed: u64,
+    /// Position of the task in its job; the random stream depends on it.
+    pub index: u64,
+    /// Start of the virtual clock, seconds since the Unix epoch.
+    pub clock_secs: u64,
+    /// `/data/NAME`, sorted by name, each by the hash of its bytes.
+    pub datasets: &'a [(String, BlobHash)],
+    /// Memory limit in bytes: a failed `memory.grow` is visible to the program.
+    pub memory_bytes: u64,
+    /// Fuel limit: where it strikes is part of the result.
+    pub fuel: u64,
+    /// Output limit in bytes, likewise.
+    pub output_bytes: u64,
+    /// Standard input.
+    pub stdin: &'a [u8],
+}
+
+impl Input<'_> {
+    /// The digest of this input.
+    pub fn digest(&self) -> InputDigest {
+        let mut fields = Fields::new("talka-1 input digest");
+        fields.count(self.args.len());
+        for arg in self.args {
+            fields.bytes(arg.as_bytes());
+        }
+        fields.count(self.env.len());
+        for (name, value) in self.env {
+            fields.bytes(name.as_bytes()).bytes(value.as_bytes());
+        }
+        fields.number(self.seed).number(self.index).number(self.clock_secs);
+        fields.count(self.datasets.len());
+        for (name, hash) in self.datasets {
+            fields.bytes(name.as_bytes()).bytes(hash.as_bytes());
+        }
+        fields.number(self.memory_bytes).number(self.fuel).number(self.output_bytes);
+        fields.bytes(self.stdin);
+        InputDigest::new(fields.finish())
+    }
+}
+
+/// The digest of one execution of `bundle`.
+pub fn result_digest(
+    bundle: BlobHash,
+    input: InputDigest,
+    exit: Exit,
+    output: &Output,
+    fuel: Fuel,
+) -> ResultDigest {
+    let mut fields = Fields::new("talka-1 result digest");
+    fields.bytes(PROFILE.as_bytes()).bytes(bundle.as_bytes()).bytes(input.as_bytes());
+    let (kind, number) = exit.to_code();
+    fields.number(kind.into()).number(number.into());
+    fields.bytes(&output.stdout);
+    fields.count(output.files.len());
+    for (name, data) in &output.files {
+        fields.bytes(name.as_bytes()).bytes(data);
+    }
+    fields.number(fuel.get());
+    ResultDigest::new(fields.finish())
+}
+
+/// Length-prefixed fields into one BLAKE3 hash in derive-key mode, so that a digest of one kind is never
+/// one of another.
+struct Fields(blake3::Hasher);
+
+impl Fields {
+    fn new(context: &str) -> Self {
+        Self(blake3::Hasher::new_derive_key(context))
+    }
+
+    fn number(&mut self, number: u64) -> &mut Self {
+        self.0.update(&number.to_le_bytes());
+        self
+    }
+
+    fn count(&mut self, count: usize) -> &mut Self {
+        self.number(count as u64)
+    }
+
+    fn bytes(&mut self, bytes: &[u8]) -> &mut Self {
+        self.count(bytes.len());
+        self.0.update(bytes);
+        self
+    }
+
+    fn finish(self) -> [u8; 32] {
+        *self.0.finalize().as_bytes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::outcome::Trap;
+
+    fn input<'a>(args: &'a [String], stdin: &'a [u8]) -> Input<'a> {
+        Input {
+            args,
+            env: &[],
+            seed: 0,
+            index: 0,
+            clock_secs: 0,
+            datasets: &[],
+            memory_bytes: 1,
+            fuel: 1,
+            output_bytes: 1,
+            stdin,
+        }
+    }
+
+    #[test]
+    fn bytes_that_move_between_fields_change_the_digest() {
+        let ab_c = input(&["ab".into(), "c".into()], b"").digest();
+        let a_bc = input(&["a".into(), "bc".into()], b"").digest();
+        let stdin = input(&["ab".into()], b"c").digest();
+        assert_ne!(ab_c, a_bc);
+        assert_ne!(ab_c, stdin);
+    }
+
+    #[test]
+    fn everything_but_the_log_counts() {
+        let bundle = BlobHash::new([1; 32]);
+        let stated = InputDigest::new([2; 32]);
+        let output = Output { stdout: b"42\n".to_vec(), ..Output::default() };
+        let digest =
+            |exit, output: &Output, fuel| result_digest(bundle, stated, exit, output, Fuel::new(fuel));
+        let base = digest(Exit::Ok, &output, 7);
+        let logged = Output { stderr: b"note".to_vec(), ..output.clone() };
+        assert_eq!(digest(Exit::Ok, &logged, 7), base);
+
+        let mut with_file = output.clone();
+        with_file.files.insert("a".into(), vec![]);
+        let changed = [
+            digest(Exit::Code(1), &output, 7),
+            digest(Exit::Trap(Trap::Unreachable), &output, 7),
+            digest(Exit::Ok, &with_file, 7),
+            digest(Exit::Ok, &output, 8),
+        ];
+        assert!(changed.iter().all(|digest| *digest != base));
+    }
+}

@@ -1,0 +1,261 @@
+//! Every bound of the grid, with its unit in its name and its reason beside it.
+//!
+//! Over a limit means a refusal that names the limit and the remedy; nothing is lost and nothing is
+//! allocated. A number that bounds something lives here and nowhere else.
+
+use std::time::Duration;
+
+// ---- Jobs ----
+
+/// Tasks of one job. An array is a range, so this costs bytes only for what is touched.
+pub const JOB_TASKS_MAX: u64 = 100_000_000;
+/// Tasks of one job with packed inputs: their offsets are held in memory, 8 bytes each.
+pub const JOB_PACKED_TASKS_MAX: u64 = 5_000_000;
+/// Length of a job's name in bytes: it stands in tables.
+pub const JOB_NAME_BYTES_MAX: usize = 100;
+/// Arguments and environment entries of a job.
+pub const JOB_ARGS_MAX: usize = 256;
+/// All arguments and environment entries of a job together: they travel with the job to each worker.
+pub const JOB_ARGS_BYTES_MAX: usize = 64 << 10;
+/// Shared datasets of a job.
+pub const JOB_DATASETS_MAX: usize = 64;
+/// Length of a dataset's name in bytes: one component of a path.
+pub const DATASET_NAME_BYTES_MAX: usize = 200;
+/// Packed inputs or one dataset: what a volunteer's disk may be asked to hold.
+pub const BLOB_BYTES_MAX: u64 = 16 << 30;
+/// Index of packed inputs: 5,000,000 entries of up to 5 bytes, and names.
+pub const INPUT_INDEX_BYTES_MAX: u64 = 256 << 20;
+/// One task's standard input: it is held in memory twice while it is handed to the executor.
+pub const INPUT_BYTES_MAX: u64 = 256 << 20;
+/// All datasets of a job together, for the same reason.
+pub const DATASETS_BYTES_MAX: u64 = 512 << 20;
+/// Attempts that must agree unless the job says otherwise: one lie is noticed.
+pub const QUORUM_DEFAULT: u32 = 2;
+/// Attempts that must agree.
+pub const QUORUM_MAX: u32 = 15;
+/// Attempts beyond the quorum before a task is given up as one on which nobody agrees.
+pub const ATTEMPTS_BEYOND_QUORUM_MAX: u32 = 8;
+/// Attempts without a result before a task is given up.
+pub const NO_RESULTS_MAX: u32 = 4;
+/// Unfinished jobs of one coordinator: each is looked at when work is handed out.
+pub const ACTIVE_JOBS_MAX: usize = 10_000;
+/// Touched, unfinished tasks of one job, about 200 bytes each: a job that only one peer works at must
+/// not pile up half-validated tasks without end.
+pub const OPEN_TASKS_MAX: usize = 500_000;
+/// Outputs of half-validated tasks of one job that are held in memory, for the same reason.
+pub const HELD_OUTPUT_BYTES_MAX: u64 = 512 << 20;
+/// Workers that left and hold no lease are forgotten after that; their credit stays.
+pub const WORKER_FORGOTTEN_AFTER: Duration = Duration::from_hours(24);
+
+// ---- One task's world ----
+
+/// Default memory of a task.
+pub const TASK_MEMORY_BYTES_DEFAULT: u64 = 256 << 20;
+/// Most memory that a job may ask for: what 32-bit WebAssembly can address.
+pub const TASK_MEMORY_BYTES_MAX: u64 = 4 << 30;
+/// Default fuel of a task: some minutes of one core.
+pub const TASK_FUEL_DEFAULT: u64 = 1_000_000_000_000;
+/// Most fuel that a job may ask for: about a month of one core.
+pub const TASK_FUEL_MAX: u64 = 10_000_000_000_000_000;
+/// Default wall-clock deadline of an attempt.
+pub const TASK_DEADLINE_DEFAULT: Duration = Duration::from_hours(1);
+/// Longest deadline: a month, as long tasks of BOINC take.
+pub const TASK_DEADLINE_MAX: Duration = Duration::from_hours(24 * 31);
+/// Default limit of standard output and `/out` together.
+pub const TASK_OUTPUT_BYTES_DEFAULT: u64 = 16 << 20;
+/// Most output: the worker holds it in memory when it hashes it.
+pub const TASK_OUTPUT_BYTES_MAX: u64 = 256 << 20;
+/// Standard error that is kept: a log for people, cut at the end.
+pub const TASK_STDERR_BYTES_MAX: usize = 16 << 10;
+/// Files under `/out`.
+pub const TASK_OUT_FILES_MAX: usize = 1000;
+/// Length of a file name under `/out` in bytes.
+pub const TASK_FILE_NAME_BYTES_MAX: usize = 255;
+/// Open files of a program: as many as a process usually gets.
+pub const TASK_OPEN_FILES_MAX: usize = 256;
+/// Files under `/checkpoint` together: they are written to disk again and again.
+pub const TASK_CHECKPOINT_BYTES_MAX: u64 = 64 << 20;
+/// Nested calls of a program: 8 units for a call, and one for each of its locals and operands. Some 40,000
+/// calls of ordinary functions.
+pub const TASK_CALL_DEPTH_MAX: i32 = 1_000_000;
+/// Native stack of a program, touched only as far as it is used: twice what [`TASK_CALL_DEPTH_MAX`] takes at the
+/// 16 bytes a unit of code full of vectors (4 to 8 bytes are usual), so that the count strikes first.
+pub const TASK_STACK_BYTES: usize = 32 << 20;
+/// Virtual time that a program may sleep in all.
+pub const TASK_SLEEP_MAX: Duration = Duration::from_hours(24 * 30);
+
+// ---- Modules ----
+
+/// Size of a module. `CPython` as a component has 18 MB.
+pub const MODULE_BYTES_MAX: u64 = 32 << 20;
+/// Functions of a module; `CPython` has 13,600.
+pub const MODULE_FUNCTIONS_MAX: u32 = 50_000;
+/// Largest function body in bytes: compile time grows faster than it (a body of 1.6 MB took 10 s).
+pub const MODULE_BODY_BYTES_MAX: u32 = 512 << 10;
+/// Locals of one function.
+pub const MODULE_LOCALS_MAX: u32 = 10_000;
+/// Tables of a module.
+pub const MODULE_TABLES_MAX: u32 = 4;
+/// Elements of a table: 8 bytes each on the host, beside the memory limit.
+pub const MODULE_TABLE_ELEMENTS_MAX: u64 = 200_000;
+/// Data segments of a module; `SpiderMonkey` has 10,000.
+pub const MODULE_DATA_SEGMENTS_MAX: u32 = 20_000;
+/// Globals of a module.
+pub const MODULE_GLOBALS_MAX: u32 = 10_000;
+/// CPU time of one compilation.
+pub const COMPILE_CPU_MAX: Duration = Duration::from_mins(1);
+/// Address space of the compile process.
+pub const COMPILE_MEMORY_BYTES_MAX: u64 = 2 << 30;
+/// Compiled modules that a worker keeps in memory.
+pub const COMPILED_BYTES_MAX: u64 = 512 << 20;
+/// Jobs whose program and datasets one executor keeps, so that going from one to another costs nothing.
+pub const EXECUTOR_JOBS_MAX: usize = 16;
+/// Programs and datasets that one executor keeps beyond those of the job that it runs.
+pub const EXECUTOR_LOADED_BYTES_MAX: u64 = 512 << 20;
+
+// ---- Leases ----
+
+/// Attempts in one lease: it is one message and one row.
+pub const LEASE_ITEMS_MAX: usize = 512;
+/// Attempts that one worker may hold: bounds what its loss can cost.
+pub const WORKER_IN_FLIGHT_MAX: usize = 8192;
+/// Work that a worker is kept supplied with beyond what it runs.
+pub const PREFILL: Duration = Duration::from_millis(500);
+/// Part of a lease's time that is not for running: waiting in the queue, fetching, reporting.
+pub const LEASE_SLACK: Duration = Duration::from_mins(10);
+/// How long a worker that lost its connection keeps its leases.
+pub const RECONNECT_GRACE: Duration = Duration::from_secs(10);
+/// Slots that one worker may advertise.
+pub const WORKER_SLOTS_MAX: u32 = 1024;
+/// Workers connected to one coordinator.
+pub const WORKERS_MAX: usize = 20_000;
+/// Results that a worker holds until they are committed; it runs nothing new above that.
+pub const WORKER_HELD_MAX: usize = 16_384;
+
+// ---- Messages ----
+
+/// Output that travels inside a report; larger ones are fetched after the quorum agreed.
+pub const INLINE_OUTPUT_BYTES_MAX: u64 = 64 << 10;
+/// One control message. Bulk never goes over gRPC.
+pub const MESSAGE_BYTES_MAX: usize = 1 << 20;
+/// Reports in one message: with their outputs they stay below [`MESSAGE_BYTES_MAX`].
+pub const REPORTS_MAX: usize = 512;
+/// Bytes of outputs in one message of reports, so that it stays below [`MESSAGE_BYTES_MAX`].
+pub const REPORTS_BYTES_MAX: usize = 768 << 10;
+/// Messages that wait on one session, each way, before the sender waits.
+pub const SESSION_QUEUE_MAX: usize = 256;
+/// Events that wait for the coordinator's state, before whoever brings one waits.
+pub const REACTOR_QUEUE_MAX: usize = 4096;
+/// Large outputs that a coordinator fetches from workers at the same time.
+pub const OUTPUT_FETCHES_MAX: usize = 8;
+/// Rows in one page of a listing.
+pub const PAGE_ROWS_MAX: u32 = 1000;
+
+// ---- Store ----
+
+/// Connections that read the store next to the one that writes: questions are short, and disks serve few
+/// readers well.
+pub const STORE_READERS: usize = 3;
+/// Wait for a lock of the store, or for one of its readers.
+pub const STORE_BUSY_MAX: Duration = Duration::from_secs(5);
+/// Page cache of the writing connection in KiB: the open leases and reports of a busy coordinator fit.
+pub const STORE_CACHE_KIB: i64 = 64 << 10;
+/// Pages of the write-ahead log, 4 KiB each, before they are moved into the database: the longer, the more
+/// commits share a page write, and the longer the pause when it happens.
+pub const STORE_WAL_PAGES: u32 = 4000;
+/// Size to which the write-ahead log is cut back after a long reader made it grow.
+pub const STORE_WAL_BYTES_KEPT: u64 = 64 << 20;
+/// Outputs in one page of results, which is held in memory.
+pub const RESULTS_PAGE_BYTES_MAX: u64 = 4 << 20;
+
+// ---- Network ----
+
+/// HTTP/2 streams of one connection; tonic's own default is unlimited.
+pub const HTTP2_STREAMS_MAX: u32 = 32;
+/// Requests that one connection may have in progress.
+pub const CONNECTION_REQUESTS_MAX: usize = 16;
+/// Headers of one request.
+pub const HTTP2_HEADER_BYTES_MAX: u32 = 8 << 10;
+/// Time for one unary request.
+pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+/// Silence after which a QUIC connection is given up. A peer that was killed says no goodbye, and until then its
+/// workers wait; opening a connection anew costs a few milliseconds and loses nothing.
+pub const CONNECTION_IDLE_MAX: Duration = Duration::from_secs(8);
+/// Time between two packets of an idle QUIC connection: several may get lost before it is given up.
+pub const CONNECTION_HEARTBEAT: Duration = Duration::from_secs(2);
+/// Silence on a connection before it is probed.
+pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
+/// Time for an answer to the probe.
+pub const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Streams that a client may have reset before they were accepted (CVE-2023-44487).
+pub const HTTP2_PENDING_RESETS_MAX: usize = 20;
+/// Streams that the server itself may have reset on one connection (CVE-2025-8671).
+pub const HTTP2_LOCAL_RESETS_MAX: usize = 256;
+/// HTTP/2 flow control window of one stream: a session's bursts on a long path.
+pub const HTTP2_STREAM_WINDOW_BYTES: u32 = 4 << 20;
+/// HTTP/2 flow control window of one connection.
+pub const HTTP2_CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
+/// Connections to one server.
+pub const CONNECTIONS_MAX: usize = 10_000;
+/// Connections from one address, /24 or /48. Loopback does not count.
+pub const CONNECTIONS_PER_ADDRESS_MAX: usize = 64;
+/// Connections of one key: a session, a control channel and a few commands at once.
+pub const CONNECTIONS_PER_KEY_MAX: usize = 16;
+/// Requests per second of one key, sustained.
+pub const REQUESTS_PER_SECOND: u32 = 200;
+/// Requests of one key at once.
+pub const REQUESTS_BURST: u32 = 1000;
+/// Time to reach a peer, handshake included.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Time from an accepted connection to its first request.
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+/// QUIC streams that a peer may have open on one connection: requests for ranges of blobs; control needs few.
+pub const QUIC_STREAMS_MAX: u32 = 32;
+/// QUIC flow control window of one stream: 100 Mbit/s on a path of 100 ms. It must stay below 2048 packets of
+/// 1,200 bytes: what the library can hold for a reader that lags, before it breaks the connection.
+pub const QUIC_STREAM_WINDOW_BYTES: u32 = 1_250_000;
+/// QUIC flow control window of one connection; the library's own has no limit.
+pub const QUIC_CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
+/// QUIC streams of one control connection, each of which carries an HTTP/2 connection of its own.
+pub const GRPC_STREAMS_MAX: u32 = 4;
+/// Accepted streams that wait for the server's loop, which only starts a task for each.
+pub const ACCEPT_QUEUE_MAX: usize = 64;
+/// Time for requests in progress to end before their connections are cut.
+pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
+/// Addresses in a ticket: a host with more interfaces names the first ones.
+pub const TICKET_ADDRESSES_MAX: usize = 16;
+/// Length of a relay's URL: a host name and a path.
+pub const RELAY_URL_BYTES_MAX: usize = 512;
+/// Length of a ticket's text: 16 IPv6 addresses and the longest URL fit.
+pub const TICKET_CHARS_MAX: usize = 2048;
+
+// ---- Swarm ----
+
+/// Blobs that one peer may announce: a claim costs a row at the tracker.
+pub const ANNOUNCED_BLOBS_PER_PEER_MAX: usize = 4096;
+/// Providers that the tracker names for one blob.
+pub const PROVIDERS_MAX: usize = 16;
+/// Slowest provider that is waited for, in bytes per second.
+pub const PROVIDER_RATE_MIN: u64 = 16 << 10;
+/// Silence of a provider before another one is asked.
+pub const PROVIDER_STALL_MAX: Duration = Duration::from_secs(10);
+/// What is asked of a provider at once: a failure costs at most its unverified rest, and a new provider goes on
+/// from there.
+pub const PIECE_BYTES_MAX: u64 = 16 << 20;
+/// Connections to providers that are kept open for the next request.
+pub const PROVIDER_CONNECTIONS_MAX: usize = 256;
+/// Peers that can't be dialed and offer their blobs over a connection of their own.
+pub const REVERSE_PROVIDERS_MAX: usize = 20_000;
+/// First pause before an offer whose connection broke is renewed; it doubles.
+pub const OFFER_PAUSE_MIN: Duration = Duration::from_millis(200);
+/// Longest such pause.
+pub const OFFER_PAUSE_MAX: Duration = Duration::from_secs(30);
+/// Pause between collections of blobs that nobody names.
+pub const BLOB_GC_INTERVAL: Duration = Duration::from_mins(5);
+/// Questions of the provider that wait for an answer, before their transfers wait too.
+pub const BLOB_EVENTS_MAX: usize = 256;
+
+// ---- Command line ----
+
+/// Jobs that a selection may name one by one: each is a request.
+pub const SELECTED_JOBS_MAX: u64 = 10_000;

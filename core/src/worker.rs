@@ -1,0 +1,434 @@
+//! What a worker runs next, and what it still owes its coordinator.
+//!
+//! [`Worker`] holds the attempts of one coordinator from lease to settlement: queued, in a slot, reported,
+//! and (with a large output) kept until nobody needs it. Attempts of a job start when the job's blobs are
+//! there. Short attempts are handed to a slot in batches, so that a pipe carries many of them at a time.
+//! A report is repeated on each new session until it is settled, so a lost connection loses nothing.
+
+mod job;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    ops::{Range, RangeInclusive},
+    sync::Arc,
+};
+
+use self::job::{Blobs, Job, Queued};
+use crate::{
+    coordinator::{Report, ReportOutcome, ReportOutput},
+    ids::{AttemptId, JobId, SlotNo, TaskId},
+    job::JobSpec,
+    limits,
+};
+
+/// An attempt and the bytes of the packed inputs that it reads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Assignment {
+    /// Which attempt.
+    pub attempt: AttemptId,
+    /// Its input within the packed inputs; empty for an array.
+    pub input: Range<u64>,
+}
+
+/// What the shell has to do.
+#[derive(Debug, Default)]
+pub struct Effects {
+    /// Jobs whose blobs are needed.
+    pub fetch: Vec<JobId>,
+    /// Slots to start.
+    pub start: Vec<Start>,
+    /// Slots whose running attempt is not wanted any more: stop it. The rest of its batch comes again.
+    pub stop: Vec<SlotNo>,
+    /// Messages of reports.
+    pub reports: Vec<Vec<Report>>,
+    /// Attempts whose kept outputs may go.
+    pub release: Vec<AttemptId>,
+    /// Jobs that have ended for this worker: their blobs are no longer pinned.
+    pub forget: Vec<JobId>,
+}
+
+/// A batch for a slot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Start {
+    /// Which slot.
+    pub slot: SlotNo,
+    /// All attempts are of this job.
+    pub job: JobId,
+    /// In the order in which they run.
+    pub batch: Vec<Assignment>,
+}
+
+/// How many attempts are where.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Load {
+    /// Ready to run, waiting for a slot.
+    pub queued: usize,
+    /// Waiting for their job's blobs.
+    pub fetching: usize,
+    /// In a slot.
+    pub running: usize,
+    /// Finished, not settled.
+    pub unsettled: usize,
+}
+
+#[derive(Debug, Default)]
+struct Slot {
+    job: Option<JobId>,
+    /// Unfinished attempts of the batch; the first one runs.
+    batch: VecDeque<Assignment>,
+}
+
+#[derive(Debug)]
+enum Phase {
+    Queued,
+    Running,
+    /// Running, but the result will be thrown away.
+    Unwanted,
+    Reported(Report),
+    /// Settled; its output has to be kept.
+    Kept,
+}
+
+/// See the [module](self).
+#[derive(Debug)]
+pub struct Worker {
+    jobs: BTreeMap<JobId, Job>,
+    slots: Vec<Slot>,
+    attempts: BTreeMap<AttemptId, Phase>,
+    /// Reports that were not sent on this session.
+    outbox: VecDeque<AttemptId>,
+    connected: bool,
+    /// Messages of reports that are not answered.
+    unanswered: usize,
+    unsettled: usize,
+    /// Leases that came.
+    arrivals: u64,
+    /// Whether no new attempts are started.
+    draining: bool,
+}
+
+impl Worker {
+    /// A worker with so many slots.
+    pub fn new(slots: u32) -> Self {
+        Self {
+            jobs: BTreeMap::new(),
+            slots: (0..slots).map(|_| Slot::default()).collect(),
+            attempts: BTreeMap::new(),
+            outbox: VecDeque::new(),
+            connected: false,
+            unanswered: 0,
+            unsettled: 0,
+            arrivals: 0,
+            draining: false,
+        }
+    }
+
+    /// What the worker holds, to be said when a session opens.
+    pub fn holding(&self) -> Vec<AttemptId> {
+        let wanted = self.attempts.iter().filter(|(_, phase)| !matches!(phase, Phase::Unwanted));
+        wanted.map(|(attempt, _)| *attempt).collect()
+    }
+
+    /// A session is up. `unknown` attempts need not be held any longer; every report is sent again.
+    pub fn on_welcome(&mut self, unknown: &[AttemptId], fx: &mut Effects) {
+        self.connected = true;
+        self.unanswered = 0;
+        self.on_cancelled(unknown, fx);
+        let idle: Vec<JobId> = self.jobs.keys().copied().filter(|id| !self.holds(*id)).collect();
+        for id in idle {
+            // Every job is introduced again on a new session, before its first lease.
+            self.on_ended(id, fx);
+        }
+        let reported = |(id, phase): (&AttemptId, &Phase)| matches!(phase, Phase::Reported(_)).then_some(*id);
+        self.outbox = self.attempts.iter().filter_map(reported).collect();
+        self.flush(fx);
+    }
+
+    /// The session ended. Work goes on.
+    pub fn on_disconnected(&mut self) {
+        self.connected = false;
+    }
+
+    /// What a job is. It may come again on a later session.
+    pub fn on_job(&mut self, id: JobId, spec: Arc<JobSpec>) {
+        let blobs = Blobs::Unrequested;
+        self.jobs.entry(id).or_insert(Job { spec, blobs, queue: VecDeque::new(), mean_micros: None });
+    }
+
+    /// The spec of a job that this worker was told about.
+    pub fn spec(&self, id: JobId) -> Option<&Arc<JobSpec>> {
+        self.jobs.get(&id).map(|job| &job.spec)
+    }
+
+    /// New attempts. Those that are held already, those of unknown jobs and those beyond the bound are
+    /// ignored: the coordinator gives them to others when their lease ends.
+    pub fn on_lease(&mut self, id: JobId, items: Vec<Assignment>, fx: &mut Effects) {
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        self.arrivals += 1;
+        for assignment in items {
+            let room = self.attempts.len() < limits::WORKER_HELD_MAX + limits::WORKER_IN_FLIGHT_MAX;
+            if room && assignment.attempt.task.job == id && !self.attempts.contains_key(&assignment.attempt) {
+                self.attempts.insert(assignment.attempt, Phase::Queued);
+                job.queue.push_back(Queued { arrival: self.arrivals, assignment });
+            }
+        }
+        if job.blobs == Blobs::Unrequested && !job.queue.is_empty() {
+            job.blobs = Blobs::Fetching;
+            fx.fetch.push(id);
+        }
+        self.start_slots(fx);
+    }
+
+    /// The blobs of a job are in place.
+    pub fn on_fetched(&mut self, id: JobId, fx: &mut Effects) {
+        if let Some(job) = self.jobs.get_mut(&id) {
+            job.blobs = Blobs::Ready;
+        }
+        self.start_slots(fx);
+    }
+
+    /// The blobs of a job can't be had, or its bundle can't be run here: every attempt of it that waits
+    /// ends with `outcome`. The next lease tries again.
+    pub fn on_fetch_failed(&mut self, id: JobId, outcome: &ReportOutcome, fx: &mut Effects) {
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        job.blobs = Blobs::Unrequested;
+        for queued in std::mem::take(&mut job.queue) {
+            let attempt = queued.assignment.attempt;
+            self.finish(Report { attempt, outcome: outcome.clone(), wall_micros: 0 });
+        }
+        self.flush(fx);
+    }
+
+    /// The first unfinished attempt of a slot's batch ended. Call [`Worker::flush`] when no more
+    /// results are at hand. A result of a batch that was stopped in the same moment is ignored: its attempts
+    /// are queued again.
+    pub fn on_finished(&mut self, slot: SlotNo, report: Report, fx: &mut Effects) {
+        let Some(state) = self.slots.get_mut(slot.get() as usize) else { return };
+        if state.batch.front().is_none_or(|assignment| assignment.attempt != report.attempt) {
+            if !self.attempts.contains_key(&report.attempt) {
+                fx.release.push(report.attempt);
+            }
+            return;
+        }
+        state.batch.pop_front();
+        let job = state.job;
+        if state.batch.is_empty() {
+            state.job = None;
+        }
+        if let Some(job) = job.and_then(|job| self.jobs.get_mut(&job)) {
+            job.note_time(report.wall_micros);
+        }
+        match self.attempts.get(&report.attempt) {
+            Some(Phase::Running) => self.finish(report),
+            Some(Phase::Unwanted) | None => {
+                self.attempts.remove(&report.attempt);
+                fx.release.push(report.attempt);
+            }
+            Some(Phase::Queued | Phase::Reported(_) | Phase::Kept) => {}
+        }
+        self.start_slots(fx);
+    }
+
+    /// A slot was stopped, as asked for. What was left of its batch is queued again.
+    pub fn on_stopped(&mut self, slot: SlotNo, fx: &mut Effects) {
+        let Some(state) = self.slots.get_mut(slot.get() as usize) else { return };
+        state.job = None;
+        for assignment in std::mem::take(&mut state.batch).into_iter().rev() {
+            match self.attempts.get_mut(&assignment.attempt) {
+                Some(phase @ Phase::Running) => {
+                    *phase = Phase::Queued;
+                    if let Some(job) = self.jobs.get_mut(&assignment.attempt.task.job) {
+                        job.queue.push_front(Queued { arrival: 0, assignment });
+                    }
+                }
+                _ => {
+                    self.attempts.remove(&assignment.attempt);
+                }
+            }
+        }
+        self.start_slots(fx);
+    }
+
+    /// Reports that need not be repeated, and outputs that need not be kept.
+    pub fn on_settled(&mut self, settled: &[AttemptId], released: &[AttemptId], fx: &mut Effects) {
+        if !settled.is_empty() {
+            self.unanswered = self.unanswered.saturating_sub(1);
+        }
+        for id in settled {
+            if let Some(phase @ Phase::Reported(_)) = self.attempts.get_mut(id) {
+                let remote = matches!(phase, Phase::Reported(report) if report.is_remote());
+                self.unsettled -= 1;
+                if remote {
+                    *phase = Phase::Kept;
+                } else {
+                    self.attempts.remove(id);
+                }
+            }
+        }
+        for id in released {
+            // A task may become final by the very report that is settled by the next message.
+            if let Some(phase @ (Phase::Kept | Phase::Reported(_))) = self.attempts.get(id) {
+                self.unsettled -= usize::from(matches!(phase, Phase::Reported(_)));
+                self.attempts.remove(id);
+                fx.release.push(*id);
+            }
+        }
+        self.start_slots(fx);
+        self.flush(fx);
+    }
+
+    /// Attempts that are not wanted any more, whatever their phase.
+    pub fn on_cancelled(&mut self, attempts: &[AttemptId], fx: &mut Effects) {
+        let unwanted: BTreeSet<AttemptId> = attempts.iter().copied().collect();
+        let jobs: BTreeSet<JobId> = unwanted.iter().map(|attempt| attempt.task.job).collect();
+        for job in jobs {
+            if let Some(job) = self.jobs.get_mut(&job) {
+                job.queue.retain(|queued| !unwanted.contains(&queued.assignment.attempt));
+            }
+        }
+        for id in &unwanted {
+            match self.attempts.get_mut(id) {
+                Some(phase @ Phase::Running) => *phase = Phase::Unwanted,
+                Some(Phase::Reported(_)) => {
+                    self.unsettled -= 1;
+                    self.attempts.remove(id);
+                    fx.release.push(*id);
+                }
+                Some(Phase::Kept) => {
+                    self.attempts.remove(id);
+                    fx.release.push(*id);
+                }
+                Some(Phase::Queued) => {
+                    self.attempts.remove(id);
+                }
+                Some(Phase::Unwanted) | None => {}
+            }
+        }
+        for (number, slot) in (0..).zip(&self.slots) {
+            let first = slot.batch.front();
+            if first.is_some_and(|assignment| unwanted.contains(&assignment.attempt)) {
+                fx.stop.push(SlotNo::new(number));
+            }
+        }
+        self.start_slots(fx);
+    }
+
+    /// A job has ended: nothing of it is wanted any more.
+    pub fn on_ended(&mut self, id: JobId, fx: &mut Effects) {
+        let held: Vec<AttemptId> = self.attempts.range(attempts_of(id)).map(|(id, _)| *id).collect();
+        self.on_cancelled(&held, fx);
+        if self.jobs.remove(&id).is_some() {
+            fx.forget.push(id);
+        }
+    }
+
+    /// Starts nothing new from here on. What waits is given back by leaving the session.
+    pub fn drain(&mut self) {
+        self.draining = true;
+        for job in self.jobs.values_mut() {
+            for queued in std::mem::take(&mut job.queue) {
+                self.attempts.remove(&queued.assignment.attempt);
+            }
+        }
+    }
+
+    /// Whether nothing runs and nothing is owed, or nothing can be said because there is no session.
+    pub fn is_drained(&self) -> bool {
+        let idle = self.slots.iter().all(|slot| slot.batch.is_empty());
+        idle && (self.unsettled == 0 || !self.connected)
+    }
+
+    /// How many attempts are where.
+    pub fn load(&self) -> Load {
+        let mut load = Load { unsettled: self.unsettled, ..Load::default() };
+        for job in self.jobs.values() {
+            let waiting = if job.blobs == Blobs::Ready { &mut load.queued } else { &mut load.fetching };
+            *waiting += job.queue.len();
+        }
+        load.running = self.slots.iter().filter(|slot| !slot.batch.is_empty()).count();
+        load
+    }
+
+    /// Sends what there is to report, unless enough messages are on their way: then it waits for an
+    /// answer and becomes one larger message.
+    pub fn flush(&mut self, fx: &mut Effects) {
+        /// Messages of reports on their way: one being committed, one waiting, and slack for the path.
+        const UNANSWERED_MAX: usize = 4;
+        while self.connected && self.unanswered < UNANSWERED_MAX && !self.outbox.is_empty() {
+            let (mut message, mut bytes) = (Vec::new(), 0);
+            while let Some(id) = self.outbox.pop_front() {
+                let Some(Phase::Reported(report)) = self.attempts.get(&id) else { continue };
+                let size = report.inline_bytes();
+                if message.len() >= limits::REPORTS_MAX
+                    || (bytes + size > limits::REPORTS_BYTES_MAX && !message.is_empty())
+                {
+                    self.outbox.push_front(id);
+                    break;
+                }
+                bytes += size;
+                message.push(report.clone());
+            }
+            if !message.is_empty() {
+                self.unanswered += 1;
+                fx.reports.push(message);
+            }
+        }
+    }
+
+    /// Whether there is anything of this job that somebody wants.
+    fn holds(&self, id: JobId) -> bool {
+        self.attempts.range(attempts_of(id)).any(|(_, phase)| !matches!(phase, Phase::Unwanted))
+    }
+
+    fn finish(&mut self, report: Report) {
+        let id = report.attempt;
+        self.attempts.insert(id, Phase::Reported(report));
+        self.outbox.push_back(id);
+        self.unsettled += 1;
+    }
+
+    fn start_slots(&mut self, fx: &mut Effects) {
+        while !self.draining && self.unsettled < limits::WORKER_HELD_MAX {
+            let Some(number) = self.slots.iter().position(|slot| slot.batch.is_empty()) else { return };
+            let slots = self.slots.len();
+            // The oldest attempt decides which job is next: in which proportion jobs run is for the
+            // coordinator to say, which hands them out in that proportion.
+            let ready = self.jobs.iter_mut().filter(|(_, job)| job.blobs == Blobs::Ready);
+            let oldest = ready.filter_map(|entry| Some((entry.1.queue.front()?.arrival, entry)));
+            let Some((_, (id, job))) = oldest.min_by_key(|(arrival, (id, _))| (*arrival, **id)) else {
+                return;
+            };
+            let count = job.batch_size(slots);
+            let batch: Vec<Assignment> = job.queue.drain(..count).map(|queued| queued.assignment).collect();
+            for assignment in &batch {
+                self.attempts.insert(assignment.attempt, Phase::Running);
+            }
+            let slot = SlotNo::new(u32::try_from(number).unwrap_or(u32::MAX));
+            self.slots[number] = Slot { job: Some(*id), batch: batch.iter().cloned().collect() };
+            fx.start.push(Start { slot, job: *id, batch });
+        }
+    }
+}
+
+fn attempts_of(job: JobId) -> RangeInclusive<AttemptId> {
+    let first = AttemptId { task: TaskId { job, index: 0 }, number: 0 };
+    let last = AttemptId { task: TaskId { job, index: u64::MAX }, number: u32::MAX };
+    first..=last
+}
+
+impl Report {
+    fn is_remote(&self) -> bool {
+        matches!(&self.outcome, ReportOutcome::Execution { output: ReportOutput::Remote { .. }, .. })
+    }
+
+    fn inline_bytes(&self) -> usize {
+        match &self.outcome {
+            ReportOutcome::Execution { output: ReportOutput::Inline(output), .. } => {
+                usize::try_from(output.len()).unwrap_or(usize::MAX)
+            }
+            _ => 0,
+        }
+    }
+}

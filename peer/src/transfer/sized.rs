@@ -1,0 +1,79 @@
+//! A stream that checks the length which a provider claims, before anybody acts on it.
+
+use std::{fmt, io};
+
+use bytes::Bytes;
+use iroh::endpoint::{RecvStream, VarInt};
+use iroh_blobs::util::RecvStream as BlobStream;
+use talka_core::quantities;
+
+/// A response starts with the length of the blob: 8 bytes, little endian.
+const HEADER_BYTES: usize = 8;
+
+/// A provider claims another length.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct WrongSize {
+    pub(super) claimed: quantities::Bytes,
+}
+
+impl fmt::Display for WrongSize {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "another length is claimed: {}", self.claimed)
+    }
+}
+
+impl std::error::Error for WrongSize {}
+
+/// What a provider sends, as long as it is of a blob with the expected length.
+pub(super) struct SizedStream {
+    stream: RecvStream,
+    expected: u64,
+    checked: bool,
+}
+
+impl SizedStream {
+    pub(super) fn new(stream: RecvStream, expected: u64) -> Self {
+        Self { stream, expected, checked: false }
+    }
+
+    fn check(&mut self, header: &[u8]) -> io::Result<()> {
+        if self.checked {
+            return Ok(());
+        }
+        self.checked = true;
+        // The header is the first thing that is read, at once. Should that ever change, nothing passes.
+        let claimed = <[u8; HEADER_BYTES]>::try_from(header).map_err(io::Error::other)?;
+        let claimed = u64::from_le_bytes(claimed);
+        if claimed == self.expected {
+            return Ok(());
+        }
+        Err(io::Error::other(WrongSize { claimed: quantities::Bytes::new(claimed) }))
+    }
+}
+
+impl BlobStream for SizedStream {
+    async fn recv_bytes(&mut self, len: usize) -> io::Result<Bytes> {
+        let bytes = BlobStream::recv_bytes(&mut self.stream, len).await?;
+        self.check(&bytes)?;
+        Ok(bytes)
+    }
+
+    async fn recv_bytes_exact(&mut self, len: usize) -> io::Result<Bytes> {
+        let bytes = self.stream.recv_bytes_exact(len).await?;
+        self.check(&bytes)?;
+        Ok(bytes)
+    }
+
+    async fn recv_exact(&mut self, target: &mut [u8]) -> io::Result<()> {
+        self.stream.recv_exact(target).await?;
+        self.check(target)
+    }
+
+    fn stop(&mut self, code: VarInt) -> io::Result<()> {
+        BlobStream::stop(&mut self.stream, code)
+    }
+
+    fn id(&self) -> u64 {
+        BlobStream::id(&self.stream)
+    }
+}

@@ -1,0 +1,74 @@
+//! A provider between a peer and an honest provider, which passes the honest one's answers on, almost.
+
+use iroh::{
+    endpoint::Connection,
+    protocol::{AcceptError, ProtocolHandler},
+};
+use talka_peer::{
+    Router, address::PeerAddr, blobs, connections::ConnectionLimits, endpoint::PeerEndpoint,
+    transfer::Provider,
+};
+
+use crate::peers::endpoint;
+
+/// What it does to an answer.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Trick {
+    /// Flips one bit of this byte.
+    Flip(usize),
+    /// Sends this many bytes and then nothing, for ever.
+    Stall(usize),
+    /// Claims this length.
+    Claim(u64),
+}
+
+#[derive(Debug, Clone)]
+struct Evil {
+    upstream: PeerAddr,
+    endpoint: PeerEndpoint,
+    trick: Trick,
+}
+
+/// Starts one. It works until the router is dropped.
+pub(crate) async fn evil(upstream: PeerAddr, trick: Trick) -> (Provider, Router) {
+    let endpoint = endpoint().await;
+    let provider = Provider::from(endpoint.address());
+    let handler = Evil { upstream, endpoint: endpoint.clone(), trick };
+    let router = endpoint.router(&ConnectionLimits::default()).accept(blobs::ALPN, handler).spawn();
+    (provider, router)
+}
+
+impl ProtocolHandler for Evil {
+    async fn accept(&self, victim: Connection) -> Result<(), AcceptError> {
+        let upstream =
+            self.endpoint.connect(&self.upstream, blobs::ALPN).await.map_err(AcceptError::from_err)?;
+        loop {
+            let (mut answer, mut question) = victim.accept_bi().await?;
+            let (mut ask, mut honest) = upstream.open_bi().await?;
+            let request = question.read_to_end(1 << 20).await.map_err(AcceptError::from_err)?;
+            ask.write_all(&request).await.map_err(AcceptError::from_err)?;
+            ask.finish()?;
+            let mut sent = 0;
+            let mut buffer = vec![0; 1 << 16];
+            while let Some(read) = honest.read(&mut buffer).await.map_err(AcceptError::from_err)? {
+                let bytes = &mut buffer[..read];
+                match self.trick {
+                    Trick::Flip(at) if (sent..sent + read).contains(&at) => bytes[at - sent] ^= 1,
+                    Trick::Stall(at) if sent + read > at => {
+                        answer.write_all(&bytes[..at - sent]).await.map_err(AcceptError::from_err)?;
+                        victim.closed().await;
+                        return Ok(());
+                    }
+                    Trick::Claim(size) if sent == 0 => bytes[..8].copy_from_slice(&size.to_le_bytes()),
+                    _ => {}
+                }
+                sent += read;
+                // The victim may have had enough.
+                if answer.write_all(bytes).await.is_err() {
+                    break;
+                }
+            }
+            answer.finish().ok();
+        }
+    }
+}

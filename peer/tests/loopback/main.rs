@@ -1,0 +1,8 @@
+//! Real endpoints on the loopback interface. One program, so that it is linked once.
+
+mod blobs;
+mod endpoints;
+mod evil;
+mod peers;
+mod rpc;
+mod tcp;

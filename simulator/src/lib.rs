@@ -1,0 +1,76 @@
+//! Talka's grid in virtual time over the production core.
+//!
+//! A whole grid runs in one thread, without sockets, disks or clocks: the [`Coordinator`], the [`Worker`]s and the
+//! [`Tracker`] are the very ones that run for real, only their shells are models. Time is the time of the next
+//! event, chance is one seeded generator, so the same seed gives the same run, event by event, and a run that
+//! breaks something can be looked at as often as needed.
+//!
+//! What goes wrong is drawn from the [`Scenario`]: messages are late, sessions break half-open, workers crash and
+//! lose everything, some are slow, some lie, some take work and never answer; the coordinator is killed in the
+//! midst of a commit, comes back with what is on disk, and with another idea of what time it is. Meanwhile:
+//!
+//! * **safety** is checked at each step: the coordinator's own invariants, and the books of an outside observer
+//!   who sees what is durable and what was acknowledged;
+//! * **liveness** is checked at the end: once nothing goes wrong any more, every job ends.
+//!
+//! | module | subject |
+//! |---|---|
+//! | `agenda` | virtual time: what happens next |
+//! | `network` | streams that are late, ordered, and break |
+//! | `hub` | the shell of the coordinator: rounds, commits, crashes |
+//! | `volunteers` | the shells of the workers: slots, honest and other behaviour |
+//! | `blobs` | inputs from peer to peer, large outputs to the coordinator |
+//! | `submitters` | who wants work done, and asks until there is an answer |
+//! | `disk` | what survives, and the checks on what is written to it |
+//! | `truth` | what every task should give |
+//!
+//! ```
+//! use talka_simulator::{Scenario, run};
+//!
+//! let report = run(7, &Scenario::calm());
+//! assert_eq!(report.tasks_failed, report.tasks_meant_to_fail);
+//! assert_eq!(report, run(7, &Scenario::calm()));
+//! ```
+//!
+//! [`Coordinator`]: talka_core::coordinator::Coordinator
+//! [`Worker`]: talka_core::worker::Worker
+//! [`Tracker`]: talka_core::swarm::Tracker
+
+mod agenda;
+mod blobs;
+mod disk;
+mod hub;
+mod network;
+mod report;
+mod scenario;
+mod submitters;
+#[cfg(test)]
+mod tests;
+mod truth;
+mod volunteers;
+mod world;
+
+use std::time::Duration;
+
+pub use report::Report;
+pub use scenario::{Faults, Scenario};
+
+use world::World;
+
+/// Runs a grid until every job has ended.
+///
+/// # Panics
+///
+/// When something that must hold does not, saying what. The same seed and scenario panic again.
+pub fn run(seed: u64, scenario: &Scenario) -> Report {
+    run_logged(seed, scenario, &mut |_, _| {})
+}
+
+/// Like [`run`], and tells `log` of each event: when it happened, counted from the start, and what it was.
+///
+/// # Panics
+///
+/// See [`run`].
+pub fn run_logged(seed: u64, scenario: &Scenario, log: &mut dyn FnMut(Duration, &str)) -> Report {
+    World::new(seed, scenario, log).run()
+}

@@ -1,0 +1,175 @@
+//! What a grid consists of, and what goes wrong in it.
+
+use std::{ops::RangeInclusive, time::Duration};
+
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+
+/// A grid, its jobs and its faults. Where a range is given, each worker, job or message draws from it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Scenario {
+    /// Workers that do what they are asked.
+    pub honest: u32,
+    /// Workers that report wrong results.
+    pub liars: u32,
+    /// Whether liars agree on what they say.
+    pub collusion: bool,
+    /// Workers that take work and never answer.
+    pub droppers: u32,
+    /// Workers that report wrong results and, besides, whatever comes to their mind: attempts that they were
+    /// never given, jobs that don't exist, things twice.
+    pub vandals: u32,
+    /// Slots of a worker.
+    pub slots: RangeInclusive<u32>,
+    /// Share of workers that are twenty times slower than the others.
+    pub slow: f64,
+    /// Jobs in all.
+    pub jobs: u32,
+    /// Submitters among whom the jobs are dealt out.
+    pub submitters: u32,
+    /// Tasks of a job.
+    pub tasks: RangeInclusive<u64>,
+    /// Quorum of a job; at most the number of honest workers, so that every job can end.
+    pub quorum: RangeInclusive<u32>,
+    /// Mean time of a task on a worker that is not slow.
+    pub task_time: RangeInclusive<Duration>,
+    /// Share of jobs whose outputs are too large for a report.
+    pub large_outputs: f64,
+    /// Share of jobs that are cancelled at some point.
+    pub cancelled: f64,
+    /// Time over which the jobs are submitted.
+    pub submitted_within: Duration,
+    /// What goes wrong.
+    pub faults: Faults,
+}
+
+/// What goes wrong, until it no longer does. Means are of exponential distributions.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Faults {
+    /// After that, sessions hold, nobody crashes and nothing fails by chance. Liars go on lying.
+    pub until: Duration,
+    /// Time of a message on its way.
+    pub latency: RangeInclusive<Duration>,
+    /// Time that a commit takes.
+    pub commit: RangeInclusive<Duration>,
+    /// Mean time until a session breaks.
+    pub session_life: Option<Duration>,
+    /// Time until an end of a broken session notices.
+    pub notice: RangeInclusive<Duration>,
+    /// Mean time until a worker's process ends: it is killed, or sometimes asked to leave.
+    pub worker_life: Option<Duration>,
+    /// Mean time until a worker is paused, and until it is resumed.
+    pub pause_every: Option<Duration>,
+    /// Mean time until the coordinator is killed.
+    pub coordinator_life: Option<Duration>,
+    /// Time until a process that ended is started again.
+    pub downtime: RangeInclusive<Duration>,
+    /// Most by which the coordinator's clock is wrong after a restart, either way.
+    pub clock_error: Duration,
+    /// Probability that a message of reports arrives twice.
+    pub duplicates: f64,
+    /// Probability that an attempt gives no result.
+    pub no_result: f64,
+    /// Probability that an attempt takes twenty times as long.
+    pub straggle: f64,
+    /// Probability that the transfer of a blob fails.
+    pub transfer_failure: f64,
+}
+
+impl Scenario {
+    /// Honest workers on a quick network, and nothing goes wrong.
+    pub fn calm() -> Self {
+        Self {
+            honest: 8,
+            liars: 0,
+            collusion: false,
+            droppers: 0,
+            vandals: 0,
+            slots: 1..=4,
+            slow: 0.0,
+            jobs: 4,
+            submitters: 2,
+            tasks: 1..=100,
+            quorum: 1..=2,
+            task_time: millis(1, 500),
+            large_outputs: 0.25,
+            cancelled: 0.0,
+            submitted_within: Duration::from_secs(5),
+            faults: Faults {
+                until: Duration::ZERO,
+                latency: millis(1, 20),
+                commit: millis(1, 5),
+                session_life: None,
+                notice: millis(0, 30_000),
+                worker_life: None,
+                pause_every: None,
+                coordinator_life: None,
+                downtime: millis(10, 30_000),
+                clock_error: Duration::ZERO,
+                duplicates: 0.0,
+                no_result: 0.0,
+                straggle: 0.0,
+                transfer_failure: 0.0,
+            },
+        }
+    }
+
+    /// A grid in which every rate is drawn for itself, from none to far more than anybody should have to bear:
+    /// runs in which only a few things go wrong reach states that others never do ("swarm testing": Groce et
+    /// al., 2012).
+    pub fn rough(seed: u64) -> Self {
+        let mut rng = StdRng::seed_from_u64(seed ^ 0x7461_6c6b_6173_696d);
+        let until = Duration::from_secs(rng.random_range(20..=180));
+        let mut mean = |low: u64, high: u64| {
+            rng.random_bool(0.7).then(|| Duration::from_secs(rng.random_range(low..=high)))
+        };
+        let (session_life, worker_life) = (mean(5, 120), mean(10, 200));
+        let (pause_every, coordinator_life) = (mean(10, 60), mean(5, 100));
+        let mut rate = |max: f64| if rng.random_bool(0.5) { rng.random_range(0.0..=max) } else { 0.0 };
+        let (slow, large_outputs, cancelled) = (rate(0.5), rate(1.0), rate(0.5));
+        let (duplicates, no_result) = (rate(0.5), rate(0.2));
+        let (straggle, transfer_failure) = (rate(0.1), rate(0.3));
+        let some = |rng: &mut StdRng, max: u32| {
+            if rng.random_bool(0.5) { rng.random_range(0..=max) } else { 0 }
+        };
+        let clock_error = Duration::from_secs(u64::from(some(&mut rng, 600)));
+        let task_millis = *[10, 200, 2000, 20_000].get(rng.random_range(0..4)).unwrap_or(&10);
+        let latency_millis = *[5, 100, 5000].get(rng.random_range(0..3)).unwrap_or(&5);
+        Self {
+            honest: rng.random_range(1..=6),
+            liars: some(&mut rng, 3),
+            collusion: rng.random(),
+            droppers: some(&mut rng, 2),
+            vandals: some(&mut rng, 1),
+            slots: 1..=rng.random_range(1..=8),
+            slow,
+            jobs: rng.random_range(1..=8),
+            submitters: rng.random_range(1..=3),
+            tasks: 1..=rng.random_range(1..=200),
+            quorum: 1..=rng.random_range(1..=3),
+            task_time: millis(1, task_millis),
+            large_outputs,
+            cancelled,
+            submitted_within: until,
+            faults: Faults {
+                until,
+                latency: millis(1, latency_millis),
+                commit: millis(1, rng.random_range(2..=300)),
+                session_life,
+                notice: millis(0, 30_000),
+                worker_life,
+                pause_every,
+                coordinator_life,
+                downtime: millis(10, 30_000),
+                clock_error,
+                duplicates,
+                no_result,
+                straggle,
+                transfer_failure,
+            },
+        }
+    }
+}
+
+fn millis(low: u64, high: u64) -> RangeInclusive<Duration> {
+    Duration::from_millis(low)..=Duration::from_millis(high)
+}

@@ -1,0 +1,409 @@
+//! The shells of the workers: a session that is kept up, slots that take their time, and people behind them who
+//! mean well or not.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    ops::RangeInclusive,
+    time::Duration,
+};
+
+use talka_core::{
+    coordinator::{Capacity, Report, ReportOutcome, ReportOutput, ToWorker},
+    ids::{AttemptId, BlobHash, JobId, PeerId, ResultDigest, SlotNo, TaskId},
+    outcome::NoResult,
+    quantities::Bytes,
+    worker::{Assignment, Effects, Start, Worker},
+};
+
+use crate::{
+    agenda::{Event, Life, VolunteerNo},
+    network::{FromWorker, LinkNo},
+    truth::Answer,
+    world::{TASK_DEADLINE, World},
+};
+
+/// Time until a session that ended, or did not come up, is tried again.
+const RECONNECT: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(5);
+
+/// Time until a slot that is to stop has stopped.
+const STOP: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_millis(10);
+
+/// How many times slower slow workers and unlucky attempts are.
+const SLOWNESS: u32 = 20;
+
+/// What a volunteer is up to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Behaviour {
+    Honest,
+    Liar,
+    Dropper,
+    Vandal,
+}
+
+/// A volunteer and its worker.
+#[derive(Debug)]
+pub(crate) struct Volunteer {
+    pub(crate) id: PeerId,
+    pub(crate) life: Life,
+    pub(crate) core: Worker,
+    /// On its disk: these survive its crashes.
+    pub(crate) blobs: BTreeSet<BlobHash>,
+    /// Large outputs that it keeps.
+    pub(crate) outputs: BTreeMap<AttemptId, ResultDigest>,
+    behaviour: Behaviour,
+    up: bool,
+    paused: bool,
+    slow: bool,
+    slots: Vec<Slot>,
+    link: Option<LinkNo>,
+    /// Batches so far.
+    runs: u64,
+    /// What a dropper claims to hold.
+    hoard: BTreeSet<AttemptId>,
+}
+
+#[derive(Debug, Default)]
+struct Slot {
+    run: u64,
+    batch: VecDeque<Assignment>,
+}
+
+impl Volunteer {
+    pub(crate) fn is_up(&self) -> bool {
+        self.up
+    }
+
+    /// Whether it reports what it was never given.
+    pub(crate) fn invents(&self) -> bool {
+        self.behaviour == Behaviour::Vandal
+    }
+
+    fn capacity(&self) -> Capacity {
+        let slots = if self.paused { 0 } else { u32::try_from(self.slots.len()).unwrap_or(u32::MAX) };
+        Capacity { slots, memory: Bytes::mib(1 << 20), ..Capacity::default() }
+    }
+}
+
+impl World<'_> {
+    /// Everybody that the scenario asks for.
+    pub(crate) fn recruit(&mut self) {
+        let scenario = self.scenario;
+        let kinds = [
+            (scenario.honest, Behaviour::Honest),
+            (scenario.liars, Behaviour::Liar),
+            (scenario.droppers, Behaviour::Dropper),
+            (scenario.vandals, Behaviour::Vandal),
+        ];
+        let all = kinds.into_iter().flat_map(|(count, behaviour)| (0..count).map(move |_| behaviour));
+        for (number, behaviour) in all.enumerate() {
+            let mut id = [0; 32];
+            id[..8].copy_from_slice(&number.to_be_bytes());
+            let id = PeerId::new(id);
+            if behaviour == Behaviour::Honest {
+                self.disk.trust(id);
+            }
+            let slots = self.pick(scenario.slots.clone());
+            let slow = self.happens(scenario.slow);
+            self.volunteers.push(Volunteer {
+                id,
+                life: 0,
+                core: Worker::new(slots),
+                blobs: BTreeSet::new(),
+                outputs: BTreeMap::new(),
+                behaviour,
+                up: false,
+                paused: false,
+                slow,
+                slots: (0..slots).map(|_| Slot::default()).collect(),
+                link: None,
+                runs: 0,
+                hoard: BTreeSet::new(),
+            });
+            let downtime = self.between(&RECONNECT);
+            self.agenda.after(downtime, Event::VolunteerStarts(number));
+        }
+    }
+
+    pub(crate) fn volunteer_starts(&mut self, number: VolunteerNo) {
+        self.note(format_args!("worker {number} starts"));
+        let volunteer = &mut self.volunteers[number];
+        volunteer.up = true;
+        volunteer.paused = false;
+        volunteer.life += 1;
+        let life = volunteer.life;
+        let faults = &self.scenario.faults;
+        self.mishap(faults.worker_life, Event::VolunteerEnds(number, life));
+        self.mishap(faults.pause_every, Event::VolunteerPauses(number, life));
+        self.volunteer_connects(number, life);
+    }
+
+    /// Its process is killed, or asked to leave: it says goodbye then. Either way its memory is gone.
+    pub(crate) fn volunteer_ends(&mut self, number: VolunteerNo, life: Life) {
+        if self.is_calm() || self.volunteers[number].life != life {
+            return;
+        }
+        self.report.worker_crashes += 1;
+        let leaves = self.happens(0.3);
+        self.note(format_args!("worker {number} ends, politely: {leaves}"));
+        let link = self.volunteers[number].link.take();
+        if let Some(link) = link {
+            if leaves {
+                self.send_up(link, FromWorker::Leaving);
+                let latency = self.scenario.faults.latency.clone();
+                self.agenda.after(*latency.end(), Event::LinkEnds(link));
+            } else {
+                self.break_link(link);
+            }
+        }
+        let volunteer = &mut self.volunteers[number];
+        volunteer.up = false;
+        // Nothing of this life means anything from here on.
+        volunteer.life += 1;
+        let slots = u32::try_from(volunteer.slots.len()).unwrap_or(u32::MAX);
+        volunteer.core = Worker::new(slots);
+        volunteer.outputs.clear();
+        volunteer.hoard.clear();
+        volunteer.slots.iter_mut().for_each(|slot| *slot = Slot::default());
+        let downtime = self.scenario.faults.downtime.clone();
+        let downtime = self.between(&downtime);
+        self.agenda.after(downtime, Event::VolunteerStarts(number));
+    }
+
+    /// Its owner needs the machine, or needs it no longer.
+    pub(crate) fn volunteer_pauses(&mut self, number: VolunteerNo, life: Life) {
+        let calm = self.is_calm();
+        let volunteer = &mut self.volunteers[number];
+        if volunteer.life != life || (calm && !volunteer.paused) {
+            return;
+        }
+        volunteer.paused = !volunteer.paused;
+        let (paused, capacity) = (volunteer.paused, volunteer.capacity());
+        self.note(format_args!("worker {number} is paused: {paused}"));
+        self.tell(number, FromWorker::Capacity(capacity));
+        let toggle = Event::VolunteerPauses(number, life);
+        if paused {
+            // Everybody is back when it is calm.
+            self.agenda.at(self.scenario.faults.until, Event::VolunteerPauses(number, life));
+        }
+        self.mishap(self.scenario.faults.pause_every, toggle);
+    }
+
+    pub(crate) fn volunteer_connects(&mut self, number: VolunteerNo, life: Life) {
+        let volunteer = &self.volunteers[number];
+        if volunteer.life != life || volunteer.link.is_some() {
+            return;
+        }
+        let Some(hub) = self.hub.as_ref().map(|hub| hub.life) else {
+            let pause = self.between(&RECONNECT);
+            return self.agenda.after(pause, Event::VolunteerConnects(number, life));
+        };
+        let mut holding = volunteer.core.holding();
+        holding.extend(&volunteer.hoard);
+        let capacity = volunteer.capacity();
+        if volunteer.invents() {
+            let attempt = self.invented();
+            holding.push(attempt);
+        }
+        let link = self.link(number, hub);
+        self.volunteers[number].link = Some(link);
+        self.send_up(link, FromWorker::Hello { capacity, holding });
+    }
+
+    pub(crate) fn volunteer_notices(&mut self, link: LinkNo) {
+        let number = self.links[link].volunteer;
+        let volunteer = &mut self.volunteers[number];
+        if volunteer.link != Some(link) {
+            return;
+        }
+        volunteer.link = None;
+        volunteer.core.on_disconnected();
+        let life = volunteer.life;
+        let pause = self.between(&RECONNECT);
+        self.agenda.after(pause, Event::VolunteerConnects(number, life));
+    }
+
+    pub(crate) fn volunteer_hears(&mut self, link: LinkNo, message: ToWorker) {
+        let state = &mut self.links[link];
+        state.downward -= 1;
+        let number = state.volunteer;
+        if state.broken || self.volunteers[number].link != Some(link) {
+            return;
+        }
+        if matches!(message, ToWorker::Welcome { .. }) {
+            // It may have changed since the hello.
+            let capacity = self.volunteers[number].capacity();
+            self.tell(number, FromWorker::Capacity(capacity));
+        }
+        if self.volunteers[number].behaviour == Behaviour::Dropper {
+            return self.volunteers[number].drop_work(&message);
+        }
+        self.volunteer_event(number, |core, fx| match message {
+            ToWorker::Welcome { unknown } => core.on_welcome(&unknown, fx),
+            ToWorker::Job { job, spec } => core.on_job(job, spec),
+            ToWorker::Lease(lease) => {
+                let assignment = |item: &talka_core::coordinator::LeaseItem| {
+                    let task = TaskId { job: lease.job, index: item.index };
+                    Assignment { attempt: AttemptId { task, number: item.number }, input: 0..0 }
+                };
+                core.on_lease(lease.job, lease.items.iter().map(assignment).collect(), fx);
+            }
+            ToWorker::Settled { attempts, released } => core.on_settled(&attempts, &released, fx),
+            ToWorker::Cancelled { attempts } => core.on_cancelled(&attempts, fx),
+            ToWorker::Ended { job } => core.on_ended(job, fx),
+            ToWorker::Replaced => panic!("the coordinator ends a session that was replaced by itself"),
+        });
+    }
+
+    /// One event of a worker.
+    pub(crate) fn volunteer_event(
+        &mut self,
+        number: VolunteerNo,
+        event: impl FnOnce(&mut Worker, &mut Effects),
+    ) {
+        let mut fx = Effects::default();
+        let core = &mut self.volunteers[number].core;
+        event(core, &mut fx);
+        core.flush(&mut fx);
+        self.act_on_blobs(number, &mut fx);
+        for start in fx.start {
+            self.start(number, start);
+        }
+        for slot in fx.stop {
+            let run = self.volunteers[number].slot(slot).run;
+            let delay = self.between(&STOP);
+            self.agenda.after(delay, Event::SlotStops { volunteer: number, slot, run });
+        }
+        for reports in fx.reports {
+            self.tell(number, FromWorker::Reports(reports));
+        }
+    }
+
+    fn tell(&mut self, number: VolunteerNo, message: FromWorker) {
+        // Before the welcome only the hello may be said.
+        let link = self.volunteers[number].link.filter(|link| self.links[*link].session.is_some());
+        if let Some(link) = link {
+            self.send_up(link, message);
+        }
+    }
+
+    fn start(&mut self, number: VolunteerNo, start: Start) {
+        let volunteer = &mut self.volunteers[number];
+        volunteer.runs += 1;
+        let run = volunteer.runs;
+        for assignment in &start.batch {
+            let twice = volunteer.slots.iter().any(|slot| slot.batch.contains(assignment));
+            assert!(!twice, "worker {number} runs {} twice", assignment.attempt);
+        }
+        let slot = volunteer.slot(start.slot);
+        assert!(slot.batch.is_empty(), "worker {number} starts slot {}, which is busy", start.slot);
+        *slot = Slot { run, batch: start.batch.into() };
+        self.schedule(number, start.slot, run);
+    }
+
+    /// Puts down when the first attempt of a slot's batch ends.
+    fn schedule(&mut self, number: VolunteerNo, slot: SlotNo, run: u64) {
+        let task_time = self.scenario.task_time.clone();
+        let mut time = self.between(&task_time);
+        let straggle = self.scenario.faults.straggle;
+        if self.volunteers[number].slow || self.goes_wrong(straggle) {
+            time *= SLOWNESS;
+        }
+        let finish = Event::SlotFinishes { volunteer: number, slot, run };
+        self.agenda.after(time.min(TASK_DEADLINE), finish);
+    }
+
+    pub(crate) fn slot_finishes(&mut self, number: VolunteerNo, slot: SlotNo, run: u64) {
+        let volunteer = &mut self.volunteers[number];
+        let state = volunteer.slot(slot);
+        if state.run != run {
+            return;
+        }
+        let Some(assignment) = state.batch.pop_front() else { return };
+        let goes_on = !state.batch.is_empty();
+        let report = self.execute(number, assignment.attempt);
+        if goes_on {
+            self.schedule(number, slot, run);
+        }
+        self.volunteer_event(number, |core, fx| core.on_finished(slot, report, fx));
+        if self.volunteers[number].invents() {
+            let reports = vec![self.invention(), self.invention()];
+            self.tell(number, FromWorker::Reports(reports));
+        }
+    }
+
+    pub(crate) fn slot_stops(&mut self, number: VolunteerNo, slot: SlotNo, run: u64) {
+        let state = self.volunteers[number].slot(slot);
+        if state.run == run && !state.batch.is_empty() {
+            *state = Slot::default();
+            self.volunteer_event(number, |core, fx| core.on_stopped(slot, fx));
+        }
+    }
+
+    /// What a worker says of an attempt.
+    fn execute(&mut self, number: VolunteerNo, attempt: AttemptId) -> Report {
+        let task = attempt.task;
+        let spec = self.volunteers[number].core.spec(task.job);
+        let submitter = spec.and_then(|spec| {
+            let submitters = self.submitters.iter();
+            submitters.clone().find(|submitter| submitter.submission.spec.bundle == spec.bundle)
+        });
+        let no_result = self.scenario.faults.no_result;
+        let Some((bundle, large)) =
+            submitter.map(|submitter| (submitter.submission.spec.bundle.hash, submitter.large))
+        else {
+            // Its job has ended in the meantime.
+            let outcome = ReportOutcome::NoResult(NoResult::Stopped);
+            return Report { attempt, outcome, wall_micros: 0 };
+        };
+        if self.goes_wrong(no_result) {
+            let outcome = ReportOutcome::NoResult(NoResult::HostMemory);
+            return Report { attempt, outcome, wall_micros: 1000 };
+        }
+        let lies = self.volunteers[number].behaviour != Behaviour::Honest && self.happens(0.7);
+        let answer = if lies {
+            Answer::wrong(task, (!self.scenario.collusion).then_some(number))
+        } else {
+            Answer::right(task)
+        };
+        let outcome = answer.outcome(attempt, bundle, large);
+        let empty_promise = lies && self.happens(0.5);
+        if let ReportOutcome::Execution { output: ReportOutput::Remote { digest, .. }, .. } = &outcome
+            && !empty_promise
+        {
+            self.volunteers[number].outputs.insert(attempt, *digest);
+        }
+        let wall_micros = if lies { u64::MAX } else { self.pick(1..=100_000) };
+        Report { attempt, outcome, wall_micros }
+    }
+
+    /// An attempt that comes to a vandal's mind.
+    fn invented(&mut self) -> AttemptId {
+        let job = JobId::new(self.pick(0..=u64::from(self.scenario.jobs) + 1));
+        let index = self.pick(0..=*self.scenario.tasks.end() + 1);
+        AttemptId { task: TaskId { job, index }, number: self.pick(0..=4) }
+    }
+
+    fn invention(&mut self) -> Report {
+        let attempt = self.invented();
+        let large = self.happens(0.5);
+        let outcome = Answer::wrong(attempt.task, None).outcome(attempt, BlobHash::new([9; 32]), large);
+        Report { attempt, outcome, wall_micros: u64::MAX }
+    }
+}
+
+impl Volunteer {
+    fn slot(&mut self, slot: SlotNo) -> &mut Slot {
+        &mut self.slots[slot.get() as usize]
+    }
+
+    /// Takes work, and that is that.
+    fn drop_work(&mut self, message: &ToWorker) {
+        if let ToWorker::Lease(lease) = message {
+            let items = lease.items.iter();
+            self.hoard.extend(items.map(|item| {
+                let task = TaskId { job: lease.job, index: item.index };
+                AttemptId { task, number: item.number }
+            }));
+        }
+    }
+}

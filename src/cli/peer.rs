@@ -1,0 +1,152 @@
+//! `talka peer …`.
+
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+use talka_core::quantities::Bytes;
+use talka_proto::wire;
+
+use super::CoordinatorFlags;
+use crate::{
+    client::{self, Client},
+    error::{Code, Failure},
+    format::{ago, peer_short, peer_text},
+    output::Out,
+    view::PeerView,
+};
+
+/// Commands about the peers of a coordinator.
+#[derive(Debug, Subcommand)]
+pub(crate) enum PeerCommand {
+    /// List the workers that a coordinator knows.
+    #[command(after_help = "Example:\n  talka peer list --json | jq 'map(.slots) | add'")]
+    List(ListFlags),
+    /// Show everything about one worker.
+    #[command(after_help = "Example:\n  talka peer info 3f9a")]
+    Info(InfoFlags),
+}
+
+/// `talka peer list`.
+#[derive(Debug, Args)]
+pub(crate) struct ListFlags {
+    #[command(flatten)]
+    coordinator: CoordinatorFlags,
+}
+
+/// `talka peer info`.
+#[derive(Debug, Args)]
+pub(crate) struct InfoFlags {
+    /// The worker's key, or how it begins.
+    #[arg(value_name = "PEER")]
+    peer: String,
+    #[command(flatten)]
+    coordinator: CoordinatorFlags,
+}
+
+impl PeerCommand {
+    pub(crate) async fn run(self, out: Out) -> anyhow::Result<ExitCode> {
+        let (Self::List(ListFlags { coordinator }) | Self::Info(InfoFlags { coordinator, .. })) = &self;
+        let client = Client::connect(coordinator).await?;
+        let reply = client::unary(client.peers().list(wire::ListPeersRequest {})).await;
+        client.close().await;
+        let peers = reply?.peers;
+        match &self {
+            Self::List(_) => list(out, &peers)?,
+            Self::Info(flags) => info(out, find(&peers, &flags.peer)?)?,
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn list(out: Out, peers: &[wire::PeerInfo]) -> anyhow::Result<()> {
+    if out.is_json() {
+        return out.json(&peers.iter().map(PeerView::from).collect::<Vec<_>>());
+    }
+    let now = client::now_millis();
+    let row = |info: &wire::PeerInfo| {
+        let view = PeerView::from(info);
+        [
+            if out.is_quiet() { view.peer } else { peer_short(&info.peer) },
+            if view.connected { "connected" } else { "away" }.to_owned(),
+            view.slots.to_string(),
+            view.running.to_string(),
+            view.in_flight.to_string(),
+            format!("{}%", view.load_percent),
+            Bytes::new(view.memory_bytes).to_string(),
+            if view.connected { "now".into() } else { ago(now, info.last_seen_millis) },
+        ]
+    };
+    out.table(
+        ["peer", "state", "slots", "running", "in flight", "load", "memory", "last seen"],
+        peers.iter().map(row),
+    )
+}
+
+fn info(out: Out, peer: &wire::PeerInfo) -> anyhow::Result<()> {
+    let view = PeerView::from(peer);
+    if out.is_json() {
+        return out.json(&view);
+    }
+    if out.is_quiet() {
+        return out.line(view.peer);
+    }
+    out.fields([
+        ("peer", view.peer),
+        ("state", if view.connected { "connected" } else { "away" }.to_owned()),
+        ("last seen", view.last_seen),
+        ("slots", view.slots.to_string()),
+        ("cpus", format!("{}, {}% busy", view.cpus, view.load_percent)),
+        ("memory", format!("{} for tasks", Bytes::new(view.memory_bytes))),
+        ("free", Bytes::new(view.free_memory_bytes).to_string()),
+        ("speed", format!("{:.3} G fuel/s per slot", giga(view.fuel_per_sec))),
+        ("in flight", view.in_flight.to_string()),
+        ("queued", view.queued.to_string()),
+        ("fetching", view.fetching.to_string()),
+        ("running", view.running.to_string()),
+        (
+            "fetched",
+            format!(
+                "{} from the coordinator, {} from peers",
+                Bytes::new(view.fetched_from_coordinator_bytes),
+                Bytes::new(view.fetched_from_peers_bytes)
+            ),
+        ),
+    ])
+}
+
+#[expect(clippy::cast_precision_loss, reason = "display only")]
+fn giga(number: u64) -> f64 {
+    number as f64 / 1e9
+}
+
+fn find<'a>(peers: &'a [wire::PeerInfo], prefix: &str) -> Result<&'a wire::PeerInfo, Failure> {
+    let prefix = prefix.to_ascii_lowercase();
+    let mut matching = peers.iter().filter(|info| peer_text(&info.peer).starts_with(&prefix));
+    match (matching.next(), matching.next()) {
+        (Some(one), None) => Ok(one),
+        (None, _) => Err(Failure::new(Code::NotFound, format!("no worker {prefix}…; see: talka peer list"))),
+        (Some(_), Some(_)) => Err(Failure::new(
+            Code::Usage,
+            format!("several workers begin with {prefix}; give more of the key"),
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_is_found_by_how_its_key_begins() {
+        let peer = |first: u8| {
+            let mut key = [0xab; 32];
+            key[0] = first;
+            wire::PeerInfo { peer: key.to_vec().into(), ..Default::default() }
+        };
+        let peers = [peer(0x10), peer(0x11), peer(0x20)];
+        assert_eq!(find(&peers, "2").expect("one"), &peers[2]);
+        assert_eq!(find(&peers, "11AB").expect("one"), &peers[1]);
+        assert_eq!(find(&peers, "1").expect_err("two").code(), Code::Usage);
+        assert_eq!(find(&peers, "3").expect_err("none").code(), Code::NotFound);
+    }
+}

@@ -1,0 +1,194 @@
+//! This command's own peer and its connection to one coordinator.
+
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, SystemTime},
+};
+
+use anyhow::Context;
+use bytes::Bytes;
+use talka_core::{ids::PeerId, job::BlobRef, limits, quantities};
+use talka_peer::{
+    address::PeerAddr,
+    blobs::BlobStore,
+    endpoint::{EndpointConfig, PeerEndpoint},
+    identity::Identity,
+    rpc::{self, AuthorizedChannel},
+    ticket::Ticket,
+    transfer::{Fetcher, Provider},
+};
+use talka_proto::wire::{
+    self, jobs_client::JobsClient, ledger_client::LedgerClient, peers_client::PeersClient,
+};
+use tonic::{Response, Status};
+
+use crate::{
+    cli::CoordinatorFlags,
+    error::{Code, Failure},
+    find::{self, Found},
+    paths,
+};
+
+/// An encoded output: what a task may write, and names, log and framing.
+const ENCODED_OUTPUT_BYTES_MAX: u64 = limits::TASK_OUTPUT_BYTES_MAX + (4 << 20);
+/// Fetched bytes after which a new store takes over: one in memory never shrinks.
+const STORE_BYTES_MAX: u64 = 64 << 20;
+
+/// How long a goodbye may take: a few round trips to the far side of the world.
+const GOODBYE_MAX: Duration = Duration::from_secs(1);
+
+/// A connection to a coordinator, under this user's own key.
+#[derive(Debug)]
+pub(crate) struct Client {
+    endpoint: PeerEndpoint,
+    rpc: rpc::Client,
+    outputs: Mutex<Arc<Outputs>>,
+    /// Whether the user was told that the connection is lost.
+    lost: AtomicBool,
+}
+
+/// Where fetched outputs go.
+#[derive(Debug)]
+struct Outputs {
+    fetcher: Fetcher,
+    blobs: BlobStore,
+    bytes: Mutex<u64>,
+}
+
+impl Client {
+    /// Finds the coordinator that `flags` mean. The connection is made with the first request.
+    pub(crate) async fn connect(flags: &CoordinatorFlags) -> anyhow::Result<Self> {
+        let ticket = parse_ticket(&find::coordinator(flags)?)?;
+        let key_dir = paths::submitter_dir(flags.data_dir.as_deref())?;
+        paths::create_private(&key_dir)
+            .with_context(|| format!("cannot create {} for this user's key", key_dir.display()))?;
+        let identity = Identity::load_or_create(&key_dir)?;
+        let endpoint = PeerEndpoint::bind(EndpointConfig::new(identity)).await?;
+        let rpc = rpc::Client::new(endpoint.clone(), &ticket);
+        let outputs = Mutex::new(Arc::new(Outputs::new(&endpoint)));
+        Ok(Self { endpoint, rpc, outputs, lost: AtomicBool::new(false) })
+    }
+
+    /// Asks the coordinator whether this key may submit, before anything large is prepared.
+    pub(crate) async fn check(&self) -> Result<(), Failure> {
+        match unary(self.jobs().get(wire::JobRequest { job: 0 })).await {
+            Err(failure) if failure.code() == Code::NotFound => Ok(()),
+            answer => answer.map(drop),
+        }
+    }
+
+    /// Notes whether the connection is lost; returns what was noted before.
+    pub(crate) fn note_lost(&self, lost: bool) -> bool {
+        self.lost.swap(lost, Ordering::Relaxed)
+    }
+
+    /// Whom this is connected to.
+    pub(crate) fn coordinator(&self) -> PeerId {
+        self.rpc.peer()
+    }
+
+    /// Where the coordinator is.
+    pub(crate) fn address(&self) -> &PeerAddr {
+        self.rpc.address()
+    }
+
+    /// This command's own peer.
+    pub(crate) fn endpoint(&self) -> &PeerEndpoint {
+        &self.endpoint
+    }
+
+    /// The service for jobs.
+    pub(crate) fn jobs(&self) -> JobsClient<AuthorizedChannel> {
+        JobsClient::new(self.rpc.channel())
+    }
+
+    /// The service for credit.
+    pub(crate) fn ledger(&self) -> LedgerClient<AuthorizedChannel> {
+        LedgerClient::new(self.rpc.channel())
+    }
+
+    /// The service that knows the workers.
+    pub(crate) fn peers(&self) -> PeersClient<AuthorizedChannel> {
+        PeersClient::new(self.rpc.channel())
+    }
+
+    /// Fetches an encoded output from the coordinator into memory.
+    pub(crate) async fn fetch(&self, blob: BlobRef) -> anyhow::Result<Bytes> {
+        if blob.size.get() > ENCODED_OUTPUT_BYTES_MAX {
+            let max = quantities::Bytes::new(ENCODED_OUTPUT_BYTES_MAX);
+            let message = format!("an output of {} is above the limit of {max}", blob.size);
+            return Err(Failure::new(Code::Limit, message).into());
+        }
+        let outputs = self.outputs(blob.size.get());
+        let provider = Provider::from(self.address().clone());
+        outputs.fetcher.fetch(&provider, blob, &blob.hash.to_string(), |_| ()).await?;
+        Ok(outputs.blobs.read(blob.hash, ENCODED_OUTPUT_BYTES_MAX).await?)
+    }
+
+    /// A store with room for `bytes` more.
+    fn outputs(&self, bytes: u64) -> Arc<Outputs> {
+        let mut outputs = self.outputs.lock().unwrap_or_else(PoisonError::into_inner);
+        if !outputs.has_room(bytes) {
+            // The old one goes with the last fetch into it.
+            *outputs = Arc::new(Outputs::new(&self.endpoint));
+            outputs.has_room(bytes);
+        }
+        outputs.clone()
+    }
+
+    /// Says goodbye, so that the coordinator need not wait for silence.
+    pub(crate) async fn close(self) {
+        // Whoever is not there can't be told, and the user need not wait for that.
+        drop(tokio::time::timeout(GOODBYE_MAX, self.endpoint.close()).await);
+    }
+}
+
+impl Outputs {
+    fn new(endpoint: &PeerEndpoint) -> Self {
+        let blobs = BlobStore::in_memory();
+        let fetcher = Fetcher::new(endpoint.clone(), blobs.clone(), None);
+        Self { fetcher, blobs, bytes: Mutex::new(0) }
+    }
+
+    /// Takes note of `more` bytes, if the store is not too full for them. An empty one takes anything.
+    fn has_room(&self, more: u64) -> bool {
+        let mut bytes = self.bytes.lock().unwrap_or_else(PoisonError::into_inner);
+        let fits = *bytes == 0 || bytes.saturating_add(more) <= STORE_BYTES_MAX;
+        if fits {
+            *bytes = bytes.saturating_add(more.max(1));
+        }
+        fits
+    }
+}
+
+/// A ticket, or an error that says where the text came from.
+pub(crate) fn parse_ticket(found: &Found) -> Result<Ticket, Failure> {
+    found.ticket.parse().map_err(|error| {
+        let remedy = "copy it whole, from: talka coordinator ticket";
+        Failure::new(
+            Code::Usage,
+            format!("the ticket from {} is not usable: {error}; {remedy}", found.source),
+        )
+    })
+}
+
+/// One answer, within the time that any request may take.
+pub(crate) async fn unary<T>(
+    request: impl Future<Output = Result<Response<T>, Status>>,
+) -> Result<T, Failure> {
+    let answer = tokio::time::timeout(limits::REQUEST_TIMEOUT, request).await;
+    let late = |_| {
+        let secs = limits::REQUEST_TIMEOUT.as_secs();
+        Status::deadline_exceeded(format!("no answer within {secs} s"))
+    };
+    Ok(answer.map_err(late)??.into_inner())
+}
+
+/// Milliseconds since the Unix epoch, for "how long ago".
+pub(crate) fn now_millis() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,49 @@
+//! The `talka` binary: command line and output. What is decided is decided in `talka-core`, and who talks
+//! to whom in `talka-peer`, `talka-worker` and `talka-coordinator-peer`.
+//!
+//! | module | subject |
+//! |---|---|
+//! | [`cli`] | commands and their flags |
+//! | [`output`] | the one place that prints |
+//! | [`error`] | codes of errors |
+//! | [`problems`] | all that is wrong with a command line |
+//! | [`find`], [`registry`], [`paths`] | which coordinator is meant, and where things lie |
+//! | [`client`] | the connection to a coordinator |
+//! | [`inputs`], [`upload`] | packing inputs, handing a job over |
+//! | [`watch`], [`progress`] | following a job |
+//! | [`collect`], [`results`] | results into files |
+//! | [`demo`] | a whole grid on this machine |
+//! | [`view`], [`mod@format`] | JSON forms, times and numbers |
+//! | [`selector`], [`jobs`] | `5`, `1-3,7`, `last`, `all`, and the jobs that they mean |
+
+mod cli;
+mod client;
+mod collect;
+mod demo;
+mod error;
+mod find;
+mod format;
+mod inputs;
+mod jobs;
+mod logging;
+mod output;
+mod paths;
+mod problems;
+mod progress;
+mod registry;
+mod results;
+mod selector;
+mod shutdown;
+mod upload;
+mod view;
+mod watch;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    // This program is also what runs guests: such a process must not even parse a command line.
+    if let Some(code) = talka_worker::sandbox::child::dispatch() {
+        return code;
+    }
+    cli::main()
+}

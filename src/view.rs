@@ -1,0 +1,343 @@
+//! The JSON forms of what a coordinator tells: stable names, ids as numbers or hexadecimal text, times in
+//! ISO 8601, durations in float seconds.
+
+use serde::Serialize;
+use talka_core::{
+    job::JobState,
+    outcome::Exit,
+    quantities::{Bytes, Credit},
+};
+use talka_proto::{convert, wire};
+
+use crate::{
+    format::{iso8601, peer_text, secs_between},
+    output::printable,
+    results::ResultLine,
+};
+
+/// A job, as `job list` and `job info` show it.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(crate) struct JobView {
+    pub(crate) job: u64,
+    pub(crate) name: String,
+    pub(crate) state: String,
+    pub(crate) submitter: String,
+    pub(crate) submitted: String,
+    pub(crate) ended: Option<String>,
+    /// From the submission to the end, or to `now`.
+    pub(crate) wall_secs: f64,
+    pub(crate) tasks: u64,
+    pub(crate) done: u64,
+    pub(crate) failed: u64,
+    pub(crate) cancelled: u64,
+    pub(crate) running: u64,
+    pub(crate) attempts: u64,
+    pub(crate) credit: f64,
+}
+
+/// The last line of `submit --wait --json`.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(crate) struct Summary {
+    pub(crate) job: u64,
+    pub(crate) tasks: u64,
+    pub(crate) done: u64,
+    pub(crate) failed: u64,
+    pub(crate) cancelled: u64,
+    pub(crate) attempts: u64,
+    pub(crate) wall_secs: f64,
+}
+
+impl JobView {
+    pub(crate) fn new(info: &wire::JobInfo, now_millis: u64) -> Self {
+        let ended = (info.ended_millis > 0).then_some(info.ended_millis);
+        Self {
+            job: info.job,
+            name: info.spec.as_ref().map(|spec| printable(&spec.name)).unwrap_or_default(),
+            state: job_state(info).map_or_else(|| "unknown".to_owned(), |state| state.to_string()),
+            submitter: peer_text(&info.submitter),
+            submitted: iso8601(info.submitted_millis),
+            ended: ended.map(iso8601),
+            wall_secs: secs_between(info.submitted_millis, ended.unwrap_or(now_millis)),
+            tasks: info.tasks,
+            done: info.done,
+            failed: info.failed,
+            cancelled: info.cancelled,
+            running: info.running,
+            attempts: info.attempts,
+            credit: credit(&info.credit_nanos).as_f64(),
+        }
+    }
+}
+
+impl From<&wire::JobInfo> for Summary {
+    /// Of a job that has ended.
+    fn from(info: &wire::JobInfo) -> Self {
+        Self {
+            job: info.job,
+            tasks: info.tasks,
+            done: info.done,
+            failed: info.failed,
+            cancelled: info.cancelled,
+            attempts: info.attempts,
+            wall_secs: secs_between(info.submitted_millis, info.ended_millis),
+        }
+    }
+}
+
+/// What a job asked for, for `job info`.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(crate) struct SpecView {
+    pub(crate) bundle: String,
+    pub(crate) bundle_bytes: u64,
+    pub(crate) inputs: String,
+    pub(crate) input_bytes: u64,
+    pub(crate) args: Vec<String>,
+    pub(crate) env: Vec<(String, String)>,
+    pub(crate) datasets: Vec<String>,
+    pub(crate) memory_bytes: u64,
+    pub(crate) fuel: u64,
+    pub(crate) output_bytes: u64,
+    pub(crate) deadline_secs: f64,
+    pub(crate) quorum: u32,
+    pub(crate) seed: u64,
+}
+
+impl From<&wire::JobSpec> for SpecView {
+    fn from(spec: &wire::JobSpec) -> Self {
+        use wire::job_spec::Inputs;
+        let (inputs, input_bytes) = match &spec.inputs {
+            Some(Inputs::Array(array)) => {
+                let last = array.first.saturating_add(array.count.saturating_sub(1));
+                (format!("array {}-{last}", array.first), 0)
+            }
+            Some(Inputs::Packed(packed)) => {
+                let bytes = packed.data.as_ref().map_or(0, |blob| blob.size);
+                (format!("{} inputs, {}", packed.count, Bytes::new(bytes)), bytes)
+            }
+            None => ("unknown".to_owned(), 0),
+        };
+        let variable = |variable: &wire::Variable| (variable.name.clone(), variable.value.clone());
+        Self {
+            bundle: spec.bundle.as_ref().map(|blob| peer_text(&blob.hash)).unwrap_or_default(),
+            bundle_bytes: spec.bundle.as_ref().map_or(0, |blob| blob.size),
+            inputs,
+            input_bytes,
+            args: spec.args.clone(),
+            env: spec.env.iter().map(variable).collect(),
+            datasets: spec.datasets.iter().map(|dataset| dataset.name.clone()).collect(),
+            memory_bytes: spec.memory_bytes,
+            fuel: spec.fuel,
+            output_bytes: spec.output_bytes,
+            deadline_secs: secs_between(0, spec.deadline_millis),
+            quorum: spec.quorum,
+            seed: spec.seed,
+        }
+    }
+}
+
+/// A task, as `task list` and `task info` show it.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(crate) struct TaskView {
+    /// `JOB/INDEX`, with the index that the program is told.
+    pub(crate) task: String,
+    pub(crate) index: u64,
+    pub(crate) input: Option<String>,
+    pub(crate) state: String,
+    pub(crate) waits_for: Option<String>,
+    pub(crate) attempts: Vec<AttemptView>,
+    pub(crate) result: Option<ResultLine>,
+}
+
+/// One execution of a task.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(crate) struct AttemptView {
+    pub(crate) number: u32,
+    pub(crate) peer: String,
+    pub(crate) state: String,
+    pub(crate) digest: Option<String>,
+    pub(crate) fuel: u64,
+    pub(crate) detail: Option<String>,
+}
+
+impl From<&wire::TaskInfo> for TaskView {
+    fn from(info: &wire::TaskInfo) -> Self {
+        let attempt = |attempt: &wire::AttemptInfo| AttemptView {
+            number: attempt.number,
+            peer: peer_text(&attempt.peer),
+            state: printable(&attempt.state),
+            digest: digest_text(&attempt.digest),
+            fuel: attempt.fuel,
+            detail: text(&attempt.detail),
+        };
+        Self {
+            task: format!("{}/{}", info.job, info.index),
+            index: info.index,
+            input: text(&info.input),
+            state: printable(&info.state),
+            waits_for: text(&info.waits_for),
+            attempts: info.attempts.iter().map(attempt).collect(),
+            result: info.result.as_ref().map(result_line),
+        }
+    }
+}
+
+/// A worker, as `peer list` shows it.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(crate) struct PeerView {
+    pub(crate) peer: String,
+    pub(crate) connected: bool,
+    pub(crate) slots: u32,
+    pub(crate) cpus: u32,
+    pub(crate) load_percent: u32,
+    pub(crate) memory_bytes: u64,
+    pub(crate) free_memory_bytes: u64,
+    pub(crate) fuel_per_sec: u64,
+    pub(crate) in_flight: u32,
+    pub(crate) queued: u32,
+    pub(crate) fetching: u32,
+    pub(crate) running: u32,
+    pub(crate) fetched_from_coordinator_bytes: u64,
+    pub(crate) fetched_from_peers_bytes: u64,
+    pub(crate) last_seen: String,
+}
+
+impl From<&wire::PeerInfo> for PeerView {
+    fn from(info: &wire::PeerInfo) -> Self {
+        let capacity = info.capacity.unwrap_or_default();
+        Self {
+            peer: peer_text(&info.peer),
+            connected: info.connected,
+            slots: capacity.slots,
+            cpus: capacity.cpus,
+            load_percent: capacity.load_percent,
+            memory_bytes: capacity.memory_bytes,
+            free_memory_bytes: capacity.free_memory_bytes,
+            fuel_per_sec: capacity.fuel_per_sec,
+            in_flight: info.in_flight,
+            queued: capacity.queued,
+            fetching: capacity.fetching,
+            running: capacity.running,
+            fetched_from_coordinator_bytes: capacity.fetched_from_coordinator_bytes,
+            fetched_from_peers_bytes: capacity.fetched_from_peers_bytes,
+            last_seen: iso8601(info.last_seen_millis),
+        }
+    }
+}
+
+/// What one peer earned.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(crate) struct CreditView {
+    pub(crate) peer: String,
+    pub(crate) credit: f64,
+    pub(crate) validated: u64,
+    pub(crate) invalid: u64,
+}
+
+impl From<&wire::PeerCredit> for CreditView {
+    fn from(row: &wire::PeerCredit) -> Self {
+        let credit = credit(&row.credit_nanos).as_f64();
+        Self { peer: peer_text(&row.peer), credit, validated: row.validated, invalid: row.invalid }
+    }
+}
+
+/// Where a job stands; `None` for a state of a newer version.
+pub(crate) fn job_state(info: &wire::JobInfo) -> Option<JobState> {
+    u8::try_from(info.state).ok().and_then(JobState::from_code)
+}
+
+/// Whether nothing more will happen to a job.
+pub(crate) fn is_final(info: &wire::JobInfo) -> bool {
+    matches!(job_state(info), Some(JobState::Finished | JobState::Cancelled))
+}
+
+/// Whether every task is done.
+pub(crate) fn is_success(info: &wire::JobInfo) -> bool {
+    is_final(info) && info.done == info.tasks
+}
+
+/// Whether a final task is done, and not failed.
+pub(crate) fn is_done(result: &wire::TaskResult) -> bool {
+    let exit = convert::exit(result.exit_kind, result.exit_number);
+    !result.digest.is_empty() && exit.is_ok_and(Exit::is_ok)
+}
+
+/// The line of a final task in `results.jsonl`.
+pub(crate) fn result_line(result: &wire::TaskResult) -> ResultLine {
+    let done = is_done(result);
+    let agreed = result.grants.iter().filter(|grant| grant.agreed);
+    ResultLine {
+        index: result.index,
+        input: (!result.input.is_empty()).then(|| result.input.clone()),
+        state: if done { "done" } else { "failed" },
+        digest: digest_text(&result.digest),
+        fuel: result.fuel,
+        attempts: result.attempts,
+        peers: agreed.map(|grant| peer_text(&grant.peer)).collect(),
+        reason: text(&result.reason).filter(|_| !done),
+    }
+}
+
+/// Credit from the wire; a field that is broken counts as none.
+pub(crate) fn credit(nanos: &bytes::Bytes) -> Credit {
+    convert::credit(nanos).unwrap_or_default()
+}
+
+fn digest_text(digest: &bytes::Bytes) -> Option<String> {
+    convert::result_digest(digest).ok().map(|digest| digest.to_string())
+}
+
+fn text(text: &str) -> Option<String> {
+    (!text.is_empty()).then(|| printable(text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn result(exit: Exit, digest: &'static [u8]) -> wire::TaskResult {
+        let (kind, number) = exit.to_code();
+        wire::TaskResult {
+            index: 103,
+            exit_kind: kind.into(),
+            exit_number: number,
+            digest: bytes::Bytes::from_static(digest),
+            reason: "why".into(),
+            grants: vec![
+                wire::Grant { peer: vec![1; 32].into(), agreed: true, ..Default::default() },
+                wire::Grant { peer: vec![2; 32].into(), agreed: false, ..Default::default() },
+            ],
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn a_task_is_done_only_when_peers_agree_that_the_program_succeeded() {
+        let line = result_line(&result(Exit::Ok, &[7; 32]));
+        assert_eq!((line.state, line.index, line.reason), ("done", 103, None));
+        assert_eq!(line.peers, ["01".repeat(32)]);
+        let failed = result_line(&result(Exit::Code(3), &[7; 32]));
+        assert_eq!((failed.state, failed.reason.as_deref()), ("failed", Some("why")));
+        assert_eq!(result_line(&result(Exit::Ok, b"")).state, "failed");
+    }
+
+    #[test]
+    fn the_summary_is_what_scripts_rely_on() {
+        let info = wire::JobInfo {
+            job: 5,
+            state: JobState::Finished as u32,
+            submitted_millis: 1000,
+            ended_millis: 3500,
+            tasks: 10,
+            done: 9,
+            failed: 1,
+            attempts: 21,
+            ..Default::default()
+        };
+        let json = serde_json::to_string(&Summary::from(&info)).expect("json");
+        assert_eq!(
+            json,
+            r#"{"job":5,"tasks":10,"done":9,"failed":1,"cancelled":0,"attempts":21,"wall_secs":2.5}"#
+        );
+        assert!(is_final(&info) && !is_success(&info));
+    }
+}

@@ -1,0 +1,201 @@
+//! A grid that a test owns, and what it takes to use it.
+
+mod command;
+mod guests;
+mod server;
+mod wait;
+
+use std::{
+    fmt::Write as _,
+    path::{Path, PathBuf},
+};
+
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+use tempfile::TempDir;
+
+pub(crate) use self::{
+    command::{Ended, Talka},
+    guests::Guest,
+    server::Server,
+    wait::{LONG, until},
+};
+
+/// A temporary home with a coordinator and workers in it. Commands that are run with [`Grid::talka`] find the
+/// coordinator by themselves, because it is the only one in this home.
+pub(crate) struct Grid {
+    home: TempDir,
+    flags: Vec<String>,
+    coordinator: Server,
+    ticket: String,
+    workers: usize,
+}
+
+impl Grid {
+    /// A coordinator alone.
+    pub(crate) fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// A coordinator with further flags.
+    pub(crate) fn start_with(flags: &[&str]) -> Self {
+        let home = tempfile::tempdir().expect("a temporary directory");
+        let flags: Vec<String> = flags.iter().map(ToString::to_string).collect();
+        let coordinator = start_coordinator(home.path(), &flags);
+        let ticket = text(coordinator.ready(), "ticket");
+        Self { home, flags, coordinator, ticket, workers: 0 }
+    }
+
+    /// A coordinator and workers of one slot each.
+    pub(crate) fn with_workers(count: usize) -> (Self, Vec<Server>) {
+        let mut grid = Self::start();
+        let workers = (0..count).map(|_| grid.start_worker()).collect();
+        (grid, workers)
+    }
+
+    /// One more worker. It stops when the value goes away.
+    pub(crate) fn start_worker(&mut self) -> Server {
+        let dir = self.worker_dir();
+        let args = ["worker", "start", "--cpus", "1", "--bind", "127.0.0.1:0", "--ticket", &self.ticket];
+        let talka = self.talka(args).arg("--data-dir").arg(dir);
+        Server::start(talka, &format!("worker-{}", self.workers))
+    }
+
+    /// One more worker, which lies about every result.
+    pub(crate) fn start_liar(&mut self) -> Server {
+        let dir = self.worker_dir();
+        let talka = Talka::program(&example("lying_worker"), self.home.path(), [&self.ticket]).arg(dir);
+        Server::start(talka, &format!("liar-{}", self.workers))
+    }
+
+    fn worker_dir(&mut self) -> PathBuf {
+        self.workers += 1;
+        self.home.path().join(format!("worker-{}", self.workers))
+    }
+
+    /// A command in this home.
+    pub(crate) fn talka<I: AsRef<std::ffi::OsStr>>(&self, args: impl IntoIterator<Item = I>) -> Talka {
+        Talka::new(self.home.path(), args)
+    }
+
+    /// The value that a command prints under `--json`; the command must succeed.
+    pub(crate) fn json<I: AsRef<std::ffi::OsStr>>(&self, args: impl IntoIterator<Item = I>) -> Value {
+        // In front: what follows `--` is the guest's.
+        let args = args.into_iter().map(|arg| arg.as_ref().to_owned());
+        let args: Vec<_> = std::iter::once("--json".into()).chain(args).collect();
+        self.talka(args).run().success().json()
+    }
+
+    /// The home, for files of the test.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.home.path().join(name)
+    }
+
+    /// Writes a file into the home and returns its path.
+    pub(crate) fn file(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.path(name);
+        std::fs::write(&path, content).expect("a writable home");
+        path
+    }
+
+    /// The coordinator's ticket.
+    pub(crate) fn ticket(&self) -> &str {
+        &self.ticket
+    }
+
+    /// The coordinator's data directory.
+    pub(crate) fn data_dir(&self) -> PathBuf {
+        self.path("coordinator")
+    }
+
+    /// What the coordinator said when it was ready.
+    pub(crate) fn ready(&self) -> &Value {
+        self.coordinator.ready()
+    }
+
+    /// Kills the coordinator as a power cut would, and starts it again on what is on the disk.
+    pub(crate) fn restart_coordinator(&mut self) {
+        self.coordinator.kill();
+        self.coordinator = start_coordinator(self.home.path(), &self.flags);
+    }
+
+    /// Kills the coordinator for good.
+    pub(crate) fn kill_coordinator(&mut self) {
+        self.coordinator.kill();
+    }
+
+    /// A job as it is now.
+    pub(crate) fn job(&self, job: u64) -> Value {
+        self.json(["job", "info", &job.to_string()])
+    }
+
+    /// The final tasks of a job, as they are listed now.
+    pub(crate) fn results(&self, job: u64) -> Vec<Value> {
+        let listed = self.talka(["job", "results", &job.to_string(), "--json"]).run();
+        listed.json_lines()
+    }
+
+    /// Credit by peer.
+    pub(crate) fn credit(&self) -> Vec<Credit> {
+        let rows = self.json(["credit", "list"]);
+        let rows = rows.as_array().expect("a list");
+        rows.iter()
+            .map(|row| Credit {
+                peer: text(row, "peer"),
+                amount: row["credit"].as_f64().expect("a number"),
+                validated: number(row, "validated"),
+                invalid: number(row, "invalid"),
+            })
+            .collect()
+    }
+}
+
+/// A row of `talka credit list`.
+#[derive(Debug)]
+pub(crate) struct Credit {
+    pub(crate) peer: String,
+    pub(crate) amount: f64,
+    pub(crate) validated: u64,
+    pub(crate) invalid: u64,
+}
+
+fn start_coordinator(home: &Path, flags: &[String]) -> Server {
+    let args = ["coordinator", "start", "--bind", "127.0.0.1:0", "--data-dir"];
+    let talka = Talka::new(home, args).arg(home.join("coordinator")).args(flags);
+    Server::start(talka, "coordinator")
+}
+
+/// A field that must be a text.
+#[track_caller]
+pub(crate) fn text(value: &Value, field: &str) -> String {
+    value[field].as_str().unwrap_or_else(|| panic!("{field} is no text in {value}")).to_owned()
+}
+
+/// A field that must be a whole number.
+#[track_caller]
+pub(crate) fn number(value: &Value, field: &str) -> u64 {
+    value[field].as_u64().unwrap_or_else(|| panic!("{field} is no number in {value}"))
+}
+
+/// The SHA-256 of some bytes, as `sha256sum` prints it.
+pub(crate) fn sha256(bytes: &[u8]) -> String {
+    let hex = |mut text: String, byte: &u8| {
+        // Writing to a string can't fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    };
+    Sha256::digest(bytes).iter().fold(String::new(), hex)
+}
+
+/// A module of the sample tasks.
+pub(crate) fn sample(name: &str) -> String {
+    format!("{}/sample-tasks/wasm/{name}.wasm", env!("CARGO_MANIFEST_DIR"))
+}
+
+/// An example of this package, which `cargo test` builds beside the binary.
+fn example(name: &str) -> PathBuf {
+    let folder = Path::new(env!("CARGO_BIN_EXE_talka")).parent().expect("a folder");
+    let path = folder.join("examples").join(name);
+    assert!(path.exists(), "{} is missing; `cargo test` builds it", path.display());
+    path
+}

@@ -1,0 +1,24 @@
+//! Whole grids of real processes on this machine.
+//!
+//! Every test starts what it needs in a temporary directory of its own, on loopback and on free ports, drives
+//! the `talka` binary as a user would, and waits for conditions, never for time to pass.
+//!
+//! | module | subject |
+//! |---|---|
+//! | [`harness`] | processes, commands, guests, waiting |
+//! | [`jobs`] | submitting, results, credit: when nothing goes wrong |
+//! | [`failures`] | programs that fail, run too long or are cancelled |
+//! | [`faults`] | workers that lie or die, coordinators that die |
+//! | [`refusals`] | what is not accepted, and what is said about it |
+//! | [`local`] | `talka run` against known answers |
+//! | [`http`] | the TCP side of a coordinator |
+//! | [`demo`] | `talka demo` |
+
+mod demo;
+mod failures;
+mod faults;
+mod harness;
+mod http;
+mod jobs;
+mod local;
+mod refusals;

@@ -1,0 +1,229 @@
+//! Getting a job ready: its blobs are fetched from whoever has them, its bundle compiled.
+
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use talka_core::{
+    ids::{JobId, PeerId},
+    job::{BlobRef, Inputs, JobSpec},
+    limits,
+    outcome::NoResult,
+};
+use talka_peer::{
+    blobs::BlobStore,
+    rpc::Client,
+    transfer::{self, Provider},
+};
+use talka_proto::{
+    convert::{id_bytes, peer_id},
+    wire::{self, peers_client::PeersClient},
+};
+use tokio::sync::mpsc;
+use tokio_util::task::AbortOnDropHandle;
+use tonic::Status;
+
+use crate::{
+    sandbox::{CompileError, Compiler},
+    shell::Event,
+    slots::ReadyJob,
+    world,
+};
+
+/// Why a job can't be made ready.
+#[derive(Debug, thiserror::Error)]
+enum ReadyError {
+    /// A blob can't be had. Worth a retry with the next lease.
+    #[error("blob {} can't be fetched: {reason}", blob.hash.short())]
+    Fetch { blob: BlobRef, reason: String },
+    /// The bundle breaks a rule of the profile. The coordinator should have refused it.
+    #[error("the bundle is refused: {0}")]
+    Refused(String),
+    /// The bundle can't be compiled here.
+    #[error(transparent)]
+    Compile(#[from] CompileError),
+}
+
+impl ReadyError {
+    fn reason(&self) -> NoResult {
+        match self {
+            Self::Fetch { .. } => NoResult::Fetch,
+            Self::Refused(_) | Self::Compile(_) => NoResult::Compile,
+        }
+    }
+}
+
+/// What fetching needs, shared by all jobs.
+pub(crate) struct Fetcher {
+    shared: Arc<Shared>,
+    events: mpsc::Sender<Event>,
+    /// Jobs that are being made ready.
+    running: HashMap<JobId, AbortOnDropHandle<()>>,
+}
+
+struct Shared {
+    blobs: BlobStore,
+    transfer: transfer::Fetcher,
+    client: Client,
+    coordinator: Provider,
+    /// Where this peer can be dialed.
+    addresses: Vec<String>,
+    compiler: Compiler,
+    from_coordinator: AtomicU64,
+    from_peers: AtomicU64,
+}
+
+impl Fetcher {
+    pub(crate) fn new(
+        blobs: BlobStore,
+        transfer: transfer::Fetcher,
+        client: Client,
+        addresses: &[SocketAddr],
+        compiler: Compiler,
+        events: mpsc::Sender<Event>,
+    ) -> Self {
+        let coordinator = Provider::from(client.address().clone());
+        let shared = Shared {
+            blobs,
+            transfer,
+            client,
+            coordinator,
+            addresses: addresses.iter().map(ToString::to_string).collect(),
+            compiler,
+            from_coordinator: AtomicU64::new(0),
+            from_peers: AtomicU64::new(0),
+        };
+        Self { shared: Arc::new(shared), events, running: HashMap::new() }
+    }
+
+    /// Makes a job ready and says so.
+    pub(crate) fn fetch(&mut self, job: JobId, spec: Arc<JobSpec>) {
+        let (shared, events) = (self.shared.clone(), self.events.clone());
+        let work = tokio::spawn(async move {
+            let ready = shared.ready(job, spec).await.map_err(|error| {
+                tracing::warn!(%job, %error, "a job can't be run");
+                error.reason()
+            });
+            // An error means that the worker stops.
+            drop(events.send(Event::Fetched(job, ready)).await);
+        });
+        self.running.insert(job, AbortOnDropHandle::new(work));
+    }
+
+    /// A job has ended: its blobs are no longer pinned.
+    pub(crate) fn forget(&mut self, job: JobId) {
+        self.running.remove(&job);
+        let blobs = self.shared.blobs.clone();
+        tokio::spawn(async move { blobs.untag(&job_tag(job)).await });
+    }
+
+    /// Bytes fetched from the coordinator and from other peers.
+    pub(crate) fn fetched(&self) -> (u64, u64) {
+        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        (load(&self.shared.from_coordinator), load(&self.shared.from_peers))
+    }
+}
+
+fn job_tag(job: JobId) -> String {
+    format!("job/{job}/")
+}
+
+impl Shared {
+    async fn ready(&self, job: JobId, spec: Arc<JobSpec>) -> Result<ReadyJob, ReadyError> {
+        for (number, blob) in spec.blobs().into_iter().enumerate() {
+            let tag = format!("{}{number}", job_tag(job));
+            self.get(blob, &tag).await?;
+        }
+        let wasm = self.read(spec.bundle, limits::MODULE_BYTES_MAX).await?;
+        let module = wasm.clone();
+        let problems = tokio::task::spawn_blocking(move || talka_profile::check(&module)).await;
+        if let Some(problem) = problems.unwrap_or_default().first() {
+            return Err(ReadyError::Refused(problem.to_string()));
+        }
+        let program = self.compiler.compile(spec.bundle.hash, wasm).await?;
+        let mut datasets = Vec::with_capacity(spec.datasets.len());
+        for dataset in &spec.datasets {
+            let bytes = self.read(dataset.blob, limits::DATASETS_BYTES_MAX).await?;
+            datasets.push((dataset.name.clone(), dataset.blob.hash, bytes));
+        }
+        let world = Arc::new(world::job_world(&spec, program, datasets));
+        let data = match &spec.inputs {
+            Inputs::Packed { data, .. } => Some(*data),
+            Inputs::Array { .. } => None,
+        };
+        Ok(ReadyJob { spec, world, data })
+    }
+
+    async fn read(&self, blob: BlobRef, max: u64) -> Result<bytes::Bytes, ReadyError> {
+        let failed =
+            |error: talka_peer::blobs::BlobError| ReadyError::Fetch { blob, reason: error.to_string() };
+        self.blobs.read(blob.hash, max).await.map_err(failed)
+    }
+
+    /// Fetches one blob from whom the coordinator names, until it is here.
+    async fn get(&self, blob: BlobRef, tag: &str) -> Result<(), ReadyError> {
+        /// Sources that are tried before the job is given up for now.
+        const TRIES_MAX: usize = 8;
+        let failed = |reason: String| ReadyError::Fetch { blob, reason };
+        let mut last = "no source was named".to_owned();
+        for _ in 0..TRIES_MAX {
+            let provider = match self.provider(blob).await {
+                Ok(provider) => provider,
+                Err(status) => return Err(failed(status.message().to_owned())),
+            };
+            let fetched = self.transfer.fetch(&provider, blob, tag, |_| ()).await;
+            self.announce(blob, fetched.is_ok()).await;
+            match fetched {
+                Ok(bytes) => {
+                    let from_coordinator = provider.peer() == self.coordinator.peer();
+                    let counter = if from_coordinator { &self.from_coordinator } else { &self.from_peers };
+                    counter.fetch_add(bytes, Ordering::Relaxed);
+                    return Ok(());
+                }
+                Err(error) => {
+                    tracing::info!(peer = %provider.peer(), %error, "a source failed");
+                    last = error.to_string();
+                }
+            }
+        }
+        Err(failed(last))
+    }
+
+    /// Asks the coordinator for a source, waiting while all of them are busy.
+    async fn provider(&self, blob: BlobRef) -> Result<Provider, Status> {
+        let mut peers = PeersClient::new(self.client.channel());
+        loop {
+            let request = wire::ProvidersRequest { hash: id_bytes(blob.hash.as_bytes()) };
+            let reply = peers.providers(request).await?.into_inner();
+            let Some(named) = reply.providers.into_iter().next() else {
+                tokio::time::sleep(Duration::from_millis(reply.retry_millis.clamp(1, 5000).into())).await;
+                continue;
+            };
+            let peer: PeerId = peer_id(&named.peer)?;
+            if peer == self.coordinator.peer() {
+                return Ok(self.coordinator.clone());
+            }
+            let addresses = named.addresses.iter().filter_map(|text| text.parse().ok());
+            return Ok(Provider::dial(peer, addresses.collect()));
+        }
+    }
+
+    async fn announce(&self, blob: BlobRef, have: bool) {
+        let request = wire::AnnounceRequest {
+            hash: id_bytes(blob.hash.as_bytes()),
+            have,
+            addresses: self.addresses.clone(),
+            failed: !have,
+        };
+        let mut peers = PeersClient::new(self.client.channel());
+        if let Err(status) = peers.announce(request).await {
+            tracing::debug!(error = status.message(), "an announcement did not get through");
+        }
+    }
+}

@@ -1,0 +1,238 @@
+//! An executor process: jobs and tasks in, results out.
+//!
+//! One thread reads and executes, in the order of arrival. Results gather in an [`Outbox`] that is
+//! written when there is nothing left to do, so that a batch of short tasks costs a few system calls and
+//! not several per task. A second thread only sees to it that nothing waits there behind a long task.
+
+use std::{
+    collections::HashMap,
+    io::{self, BufReader, Write},
+    process::ExitCode,
+    rc::Rc,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, Thread},
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use talka_core::{
+    job::TaskLimits,
+    limits,
+    outcome::{Execution, NoResult},
+};
+
+use super::{
+    super::{
+        engine::{EngineError, Loaded, Runner, Surroundings, THREAD_STACK_BYTES},
+        job::TaskInput,
+        walls::{self, Walls},
+    },
+    Stdin, Stdout,
+    frame::{self, Ended, FromExecutor, Ready, ToExecutor, VERSION},
+    parent_is_alive,
+};
+
+/// Results that are written at once, whatever else there is to do.
+const FLUSH_BYTES: usize = 64 << 10;
+/// Longest time that a result waits behind a task that takes long.
+const FLUSH_INTERVAL: Duration = Duration::from_millis(2);
+/// Progress is for people: this often is plenty, and a program may write it in a tight loop.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
+/// Tasks that arrive in one read.
+const READ_BUFFER_BYTES: usize = 256 << 10;
+
+/// Serves until the parent closes the pipe, or kills.
+pub fn run_executor() -> ExitCode {
+    let mut walls = walls::begin(walls::Limits::Executor);
+    if !parent_is_alive() {
+        return ExitCode::FAILURE;
+    }
+    // The engine opens the map of the process' pages if the kernel has one.
+    let Ok(runner) = Runner::new() else { return ExitCode::FAILURE };
+    walls::confine(&mut walls);
+    let outbox = Arc::new(Outbox::default());
+    let postman = thread::spawn({
+        let outbox = outbox.clone();
+        move || outbox.flush_now_and_then()
+    });
+    let postman = postman.thread().clone();
+    let serve = move || serve(runner, &outbox, &postman, walls);
+    let executor = thread::Builder::new().stack_size(THREAD_STACK_BYTES).spawn(serve);
+    match executor.map(thread::JoinHandle::join) {
+        Ok(Ok(Ok(()))) => ExitCode::SUCCESS,
+        _ => ExitCode::FAILURE,
+    }
+}
+
+fn serve(runner: Runner, outbox: &Arc<Outbox>, postman: &Thread, mut walls: Walls) -> io::Result<()> {
+    walls::seal(&mut walls);
+    outbox.put(&FromExecutor::Ready(Ready { version: VERSION.into(), walls }), &[])?;
+    let mut input = BufReader::with_capacity(READ_BUFFER_BYTES, Stdin);
+    let mut server = Server { runner, outbox, jobs: HashMap::new(), program: None, datasets: Vec::new() };
+    loop {
+        if !frame::is_whole(input.buffer()) {
+            outbox.flush()?;
+        } else if outbox.has_mail() {
+            outbox.wake(postman);
+        }
+        let Some(frame) = frame::read(&mut input, limits::DATASETS_BYTES_MAX)? else {
+            return outbox.flush();
+        };
+        server.handle(frame.head, frame.body)?;
+    }
+}
+
+/// A job that is ready to run.
+struct Job {
+    /// Why not, if it isn't.
+    program: Result<Loaded, EngineError>,
+    datasets: Vec<(String, Bytes)>,
+    limits: TaskLimits,
+    seed: u64,
+    clock_secs: u64,
+}
+
+struct Server<'a> {
+    runner: Runner,
+    outbox: &'a Arc<Outbox>,
+    jobs: HashMap<u64, Job>,
+    /// Parts of the job that is being announced.
+    program: Option<Vec<u8>>,
+    datasets: Vec<(String, Bytes)>,
+}
+
+impl Server<'_> {
+    fn handle(&mut self, message: ToExecutor<'_>, body: Vec<u8>) -> io::Result<()> {
+        match message {
+            ToExecutor::Program => self.program = Some(body),
+            ToExecutor::Dataset { name } => self.datasets.push((name, body.into())),
+            ToExecutor::Job { job, limits, seed, clock_secs } => {
+                let program = self.runner.load(&self.program.take().unwrap_or_default());
+                let datasets = std::mem::take(&mut self.datasets);
+                self.jobs.insert(job, Job { program, datasets, limits, seed, clock_secs });
+            }
+            ToExecutor::Forget { job } => drop(self.jobs.remove(&job)),
+            ToExecutor::Task { job, task, input } => {
+                let input = TaskInput { stdin: body.into(), ..input.into_owned() };
+                let result = self.run(job, task, input);
+                return self.outbox.put_result(task, result);
+            }
+        }
+        Ok(())
+    }
+
+    fn run(&self, job: u64, task: u64, input: TaskInput) -> Result<Execution, NoResult> {
+        let job = self.jobs.get(&job).ok_or(NoResult::Internal)?;
+        let program = job.program.as_ref().map_err(|_| NoResult::Compile)?;
+        let Job { datasets, limits, seed, clock_secs, .. } = job;
+        let surroundings = Surroundings { datasets, limits: *limits, seed: *seed, clock_secs: *clock_secs };
+        let (outbox, last) = (self.outbox.clone(), std::cell::Cell::new(None::<Instant>));
+        let on_progress = Rc::new(move |value: f64| {
+            if last.get().is_some_and(|last| last.elapsed() < PROGRESS_INTERVAL) {
+                return;
+            }
+            last.set(Some(Instant::now()));
+            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 to 1")]
+            let ppm = (value * 1e6) as u32;
+            // A pipe that is broken will be noticed with the result.
+            drop(outbox.put(&FromExecutor::Progress { task, ppm }, &[]).and_then(|()| outbox.flush()));
+        });
+        self.runner.execute(program, surroundings, input, on_progress)
+    }
+}
+
+/// Frames that are to be written to the parent.
+#[derive(Default)]
+struct Outbox {
+    waiting: Mutex<Vec<u8>>,
+    /// Whether the second thread is looking after it.
+    watched: AtomicBool,
+}
+
+impl Outbox {
+    fn put(&self, head: &FromExecutor, body: &[&[u8]]) -> io::Result<()> {
+        let body_bytes = body.iter().map(|part| part.len()).sum();
+        let mut waiting = self.lock();
+        frame::encode_head(&mut waiting, head, body_bytes)?;
+        if waiting.len() + body_bytes > FLUSH_BYTES {
+            // Nothing large is copied only to be written.
+            write_all(&mut waiting)?;
+            body.iter().try_for_each(|part| Stdout.write_all(part))
+        } else {
+            for part in body {
+                waiting.extend_from_slice(part);
+            }
+            Ok(())
+        }
+    }
+
+    fn put_result(&self, task: u64, result: Result<Execution, NoResult>) -> io::Result<()> {
+        let Execution { exit, output, fuel } = match result {
+            Ok(execution) => execution,
+            Err(reason) => return self.put(&FromExecutor::Done { task, result: Err(reason) }, &[]),
+        };
+        let (names, contents): (Vec<_>, Vec<_>) =
+            output.files.into_iter().map(|(name, data)| ((name, data.len() as u64), data)).unzip();
+        let ended = Ended {
+            exit,
+            fuel,
+            stdout_bytes: output.stdout.len() as u64,
+            files: names,
+            stderr_bytes: output.stderr.len() as u64,
+        };
+        let mut body: Vec<&[u8]> = vec![&output.stdout];
+        body.extend(contents.iter().map(Vec::as_slice));
+        body.push(&output.stderr);
+        self.put(&FromExecutor::Done { task, result: Ok(ended) }, &body)
+    }
+
+    fn flush(&self) -> io::Result<()> {
+        write_all(&mut self.lock())
+    }
+
+    fn has_mail(&self) -> bool {
+        !self.lock().is_empty()
+    }
+
+    fn wake(&self, postman: &Thread) {
+        if !self.watched.swap(true, Ordering::Relaxed) {
+            postman.unpark();
+        }
+    }
+
+    /// What the second thread does: asleep until woken, then a look every few milliseconds until there
+    /// was nothing to do.
+    fn flush_now_and_then(&self) {
+        loop {
+            thread::park();
+            loop {
+                thread::sleep(FLUSH_INTERVAL);
+                if !self.has_mail() {
+                    break;
+                }
+                if self.flush().is_err() {
+                    // The parent is gone; the other thread will find out when it reads.
+                    return;
+                }
+            }
+            self.watched.store(false, Ordering::Relaxed);
+            // What was put in between the look and the store may have found the thread still awake.
+            if self.has_mail() {
+                self.wake(&thread::current());
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<u8>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn write_all(waiting: &mut Vec<u8>) -> io::Result<()> {
+    let written = Stdout.write_all(waiting);
+    waiting.clear();
+    written
+}

@@ -1,0 +1,396 @@
+//! An executor, seen from the parent: a child process that runs tasks, and is replaced when it fails.
+
+use std::{
+    borrow::Cow,
+    collections::VecDeque,
+    io,
+    path::PathBuf,
+    sync::{Arc, Weak},
+    time::Duration,
+};
+
+use talka_core::{
+    job::is_file_name,
+    limits,
+    outcome::{Execution, Exit, NoResult, Output},
+};
+use tokio::{io::AsyncWriteExt as _, process::ChildStdin, sync::mpsc, time::timeout};
+
+use super::{
+    child::frame::{self, Ended, Frame, FromExecutor, ToExecutor},
+    control::{Attached, Control, Deadline},
+    job::{JobWorld, TaskInput},
+    process::{ChildProcess, Role, Stdout},
+};
+
+/// What an executor needs to know.
+#[derive(Debug, Clone)]
+pub struct ExecutorConfig {
+    /// The program to start; its `main` begins with [`dispatch`](super::child::dispatch). On Linux,
+    /// `/proc/self/exe` names the running program itself, even after its file was replaced.
+    pub exe: PathBuf,
+}
+
+/// The result of one task, by its position in the batch.
+pub type TaskResult = (usize, Result<Execution, NoResult>);
+
+/// Time for the child to take a job's program and datasets, up to 1 GiB over a pipe.
+const SEND_JOB_TIMEOUT: Duration = Duration::from_mins(1);
+
+/// Small tasks are handed over in pieces of this size.
+const WRITE_BYTES: usize = 64 << 10;
+
+/// Runs tasks, one after the other, in a warm child process.
+#[derive(Debug)]
+pub struct Executor {
+    config: ExecutorConfig,
+    control: Control,
+    /// `None` while a batch runs, and after a child was lost until the next batch.
+    child: Option<Warm>,
+    next_job: u64,
+}
+
+/// A child with what it has been given.
+#[derive(Debug)]
+struct Warm {
+    // First, so that it is dropped before the child is: its number is free for others afterwards.
+    _attached: Attached,
+    process: ChildProcess,
+    /// Least recently used first.
+    jobs: VecDeque<LoadedJob>,
+    next_task: u64,
+}
+
+#[derive(Debug)]
+struct LoadedJob {
+    number: u64,
+    /// Holds the address, so that no other job can have it, but not the data.
+    world: Weak<JobWorld>,
+    bytes: u64,
+}
+
+/// A child that has a job.
+#[derive(Debug)]
+struct Given {
+    child: Warm,
+    /// The job's number there.
+    number: u64,
+    /// Whether the child has run nothing yet.
+    is_new: bool,
+}
+
+/// How a child failed at a task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Failed {
+    /// Results that had come before.
+    done: usize,
+    /// What that is for the next task.
+    reason: NoResult,
+}
+
+/// Nobody wants the results any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Unwanted;
+
+/// How a batch, or the rest of one, ended in one child.
+type BatchEnd = Result<Result<(), Failed>, Unwanted>;
+
+impl Executor {
+    /// Starts the child and waits until it is ready.
+    pub async fn spawn(config: ExecutorConfig) -> io::Result<Self> {
+        let mut executor = Self { config, control: Control::new(), child: None, next_job: 0 };
+        executor.child = Some(executor.start().await?);
+        Ok(executor)
+    }
+
+    /// A hand on it, for while it runs.
+    pub fn control(&self) -> Control {
+        self.control.clone()
+    }
+
+    /// The process that runs tasks at this moment.
+    pub fn pid(&self) -> Option<u32> {
+        self.control.pid()
+    }
+
+    /// Runs tasks of one job in their order. Each result is sent as soon as it is there, with the
+    /// position of its task; every task gets exactly one.
+    ///
+    /// A child that dies, lies or passes the job's deadline costs the task that it was running; the others
+    /// are run in a new child. Dropping the future, or the receiver, kills the child.
+    pub async fn run(
+        &mut self,
+        job: &Arc<JobWorld>,
+        tasks: Vec<TaskInput>,
+        results: mpsc::Sender<TaskResult>,
+    ) {
+        let mut first = 0;
+        while first < tasks.len() {
+            let Given { mut child, number, is_new } = match self.child_with(job).await {
+                Ok(given) => given,
+                Err(error) => {
+                    tracing::warn!(%error, "an executor can't be started");
+                    for position in first..tasks.len() {
+                        if results.send((position, Err(NoResult::Internal))).await.is_err() {
+                            break;
+                        }
+                    }
+                    return;
+                }
+            };
+            let batch = Batch { job, number, tasks: &tasks, first, results: &results };
+            let failed = match batch.run(&mut child, &self.control).await {
+                Ok(Err(failed)) => failed,
+                Ok(Ok(())) => {
+                    self.child = Some(child);
+                    return;
+                }
+                Err(Unwanted) => return,
+            };
+            tracing::info!(reason = %failed.reason, "an executor is replaced");
+            drop(child);
+            if failed == (Failed { done: 0, reason: NoResult::ChildDied }) && !is_new {
+                // It may have died while it had nothing to do, which is not the task's fault.
+                continue;
+            }
+            first += failed.done;
+            if results.send((first, Err(failed.reason))).await.is_err() {
+                return;
+            }
+            first += 1;
+        }
+    }
+
+    async fn start(&self) -> io::Result<Warm> {
+        let (process, _) = ChildProcess::spawn(&self.config.exe, Role::Executor).await?;
+        let attached = self.control.attach(process.pid);
+        Ok(Warm { _attached: attached, process, jobs: VecDeque::new(), next_task: 0 })
+    }
+
+    /// A child that has the job. It is taken out of `self`, so that it dies if the caller is dropped.
+    async fn child_with(&mut self, job: &Arc<JobWorld>) -> io::Result<Given> {
+        if let Some(mut child) = self.child.take() {
+            // It may have died since, killed by its owner or for want of memory: then a new one is tried.
+            if let Ok(number) = child.give(job, &mut self.next_job).await {
+                return Ok(Given { child, number, is_new: false });
+            }
+        }
+        let mut child = self.start().await?;
+        let number = child.give(job, &mut self.next_job).await?;
+        Ok(Given { child, number, is_new: true })
+    }
+}
+
+impl Warm {
+    /// Sees to it that the child has the job, and tells its number.
+    async fn give(&mut self, job: &Arc<JobWorld>, next_job: &mut u64) -> io::Result<u64> {
+        let known = self.jobs.iter().position(|loaded| std::ptr::eq(loaded.world.as_ptr(), Arc::as_ptr(job)));
+        if let Some(loaded) = known.and_then(|position| self.jobs.remove(position)) {
+            let number = loaded.number;
+            self.jobs.push_back(loaded);
+            return Ok(number);
+        }
+        let number = *next_job;
+        *next_job += 1;
+        let bytes = job.bytes();
+        let mut heads = Vec::new();
+        while self.must_forget(bytes) {
+            let Some(oldest) = self.jobs.pop_front() else { break };
+            frame::encode_head(&mut heads, &ToExecutor::Forget { job: oldest.number }, 0)?;
+        }
+        let stdin = &mut self.process.stdin;
+        let send = async {
+            let compiled = &job.program().compiled;
+            frame::encode_head(&mut heads, &ToExecutor::Program, compiled.len())?;
+            stdin.write_all(&heads).await?;
+            stdin.write_all(compiled).await?;
+            for (name, content) in job.datasets() {
+                heads.clear();
+                let dataset = ToExecutor::Dataset { name: name.to_owned() };
+                frame::encode_head(&mut heads, &dataset, content.len())?;
+                stdin.write_all(&heads).await?;
+                stdin.write_all(content).await?;
+            }
+            heads.clear();
+            let (seed, clock_secs) = job.seed_and_clock();
+            let last = ToExecutor::Job { job: number, limits: job.limits(), seed, clock_secs };
+            frame::encode_head(&mut heads, &last, 0)?;
+            stdin.write_all(&heads).await
+        };
+        timeout(SEND_JOB_TIMEOUT, send).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+        self.jobs.push_back(LoadedJob { number, world: Arc::downgrade(job), bytes });
+        Ok(number)
+    }
+
+    fn must_forget(&self, bytes: u64) -> bool {
+        let loaded: u64 = self.jobs.iter().map(|job| job.bytes).sum();
+        self.jobs.len() >= limits::EXECUTOR_JOBS_MAX || loaded + bytes > limits::EXECUTOR_LOADED_BYTES_MAX
+    }
+}
+
+/// The rest of a batch, in one child.
+struct Batch<'a> {
+    job: &'a Arc<JobWorld>,
+    number: u64,
+    tasks: &'a [TaskInput],
+    first: usize,
+    results: &'a mpsc::Sender<TaskResult>,
+}
+
+impl Batch<'_> {
+    /// Writes tasks and reads results at the same time: neither waits for the other.
+    async fn run(&self, child: &mut Warm, control: &Control) -> BatchEnd {
+        let first_task = child.next_task;
+        child.next_task += self.rest().len() as u64;
+        let writing = self.write(&mut child.process.stdin, first_task);
+        let reading = self.read(&mut child.process.stdout, first_task, control);
+        tokio::pin!(writing, reading);
+        tokio::select! {
+            biased;
+            end = &mut reading => end,
+            // Whether it worked or not, the reader will find out.
+            _ = &mut writing => reading.await,
+        }
+    }
+
+    fn rest(&self) -> &[TaskInput] {
+        self.tasks.get(self.first..).unwrap_or_default()
+    }
+
+    async fn write(&self, stdin: &mut ChildStdin, first_task: u64) -> io::Result<()> {
+        let mut buffer = Vec::with_capacity(WRITE_BYTES);
+        for (task, input) in (first_task..).zip(self.rest()) {
+            let head = ToExecutor::Task { job: self.number, task, input: Cow::Borrowed(input) };
+            frame::encode_head(&mut buffer, &head, input.stdin.len())?;
+            if buffer.len() + input.stdin.len() > WRITE_BYTES {
+                stdin.write_all(&buffer).await?;
+                stdin.write_all(&input.stdin).await?;
+                buffer.clear();
+            } else {
+                buffer.extend_from_slice(&input.stdin);
+            }
+        }
+        stdin.write_all(&buffer).await
+    }
+
+    async fn read(&self, stdout: &mut Stdout, first_task: u64, control: &Control) -> BatchEnd {
+        let limits = self.job.limits();
+        let body_bytes_max = frame::done_bytes_max(limits);
+        let mut deadline = Deadline::new(control, limits.deadline);
+        let mut done = 0;
+        while done < self.rest().len() {
+            let failed = |reason| Ok(Err(Failed { done, reason }));
+            let next = tokio::select! {
+                biased;
+                next = stdout.next(body_bytes_max) => next,
+                () = deadline.passed() => return failed(NoResult::Deadline),
+            };
+            let Ok(frame) = next else { return failed(NoResult::ChildDied) };
+            let expected = first_task + done as u64;
+            match accept(frame, expected, limits.output.get()) {
+                // A flood of it must not keep the deadline from being looked at.
+                Some(Accepted::Progress(_)) if deadline.is_over() => return failed(NoResult::Deadline),
+                Some(Accepted::Progress(ppm)) => control.set_progress(Some(ppm)),
+                Some(Accepted::Done(result)) => {
+                    control.set_progress(None);
+                    self.results.send((self.first + done, result)).await.map_err(|_| Unwanted)?;
+                    done += 1;
+                    deadline.restart();
+                }
+                None => return failed(NoResult::ChildDied),
+            }
+        }
+        Ok(Ok(()))
+    }
+}
+
+enum Accepted {
+    Progress(u32),
+    Done(Result<Execution, NoResult>),
+}
+
+/// Takes a frame apart; `None` when no honest child would have sent it.
+fn accept(frame: Frame<FromExecutor>, expected: u64, output_bytes_max: u64) -> Option<Accepted> {
+    match frame.head {
+        FromExecutor::Progress { task, ppm } if task == expected && frame.body.is_empty() => {
+            Some(Accepted::Progress(ppm))
+        }
+        FromExecutor::Done { task, result } if task == expected => match result {
+            Ok(ended) => execution(ended, frame.body, output_bytes_max).map(|done| Accepted::Done(Ok(done))),
+            Err(reason) if frame.body.is_empty() => Some(Accepted::Done(Err(reason))),
+            Err(_) => None,
+        },
+        _ => None,
+    }
+}
+
+fn execution(ended: Ended, mut body: Vec<u8>, output_bytes_max: u64) -> Option<Execution> {
+    let Ended { exit, fuel, stdout_bytes, files, stderr_bytes } = ended;
+    if Exit::from_code(exit.to_code()) != Some(exit) || files.len() > limits::TASK_OUT_FILES_MAX {
+        return None;
+    }
+    let file_bytes = files.iter().try_fold(0_u64, |sum, (_, bytes)| sum.checked_add(*bytes))?;
+    let output_bytes = stdout_bytes.checked_add(file_bytes)?;
+    let stderr_bytes_max = limits::TASK_STDERR_BYTES_MAX as u64;
+    if output_bytes > output_bytes_max || stderr_bytes > stderr_bytes_max {
+        return None;
+    }
+    if output_bytes + stderr_bytes != body.len() as u64 {
+        return None;
+    }
+    let mut rest = body.split_off(usize::try_from(stdout_bytes).ok()?);
+    let mut output = Output { stdout: body, ..Output::default() };
+    for (name, bytes) in files {
+        let tail = rest.split_off(usize::try_from(bytes).ok()?);
+        let is_safe = name.len() <= limits::TASK_FILE_NAME_BYTES_MAX && name.split('/').all(is_file_name);
+        if !is_safe || output.files.insert(name, rest).is_some() {
+            return None;
+        }
+        rest = tail;
+    }
+    output.stderr = rest;
+    Some(Execution { exit, output, fuel })
+}
+
+#[cfg(test)]
+mod tests {
+    use talka_core::quantities::Fuel;
+
+    use super::*;
+
+    fn ended(stdout_bytes: u64, files: &[(&str, u64)], stderr_bytes: u64) -> Ended {
+        let files = files.iter().map(|(name, bytes)| ((*name).to_owned(), *bytes)).collect();
+        Ended { exit: Exit::Ok, fuel: Fuel::new(1), stdout_bytes, files, stderr_bytes }
+    }
+
+    #[test]
+    fn a_body_is_taken_apart_as_the_head_says() {
+        let files = [("a", 2), ("b/c", 0)];
+        let execution = execution(ended(3, &files, 1), b"outaae".to_vec(), 5).expect("honest");
+        assert_eq!(execution.output.stdout, b"out");
+        let expected = [("a".to_owned(), b"aa".to_vec()), ("b/c".to_owned(), vec![])];
+        assert_eq!(execution.output.files, expected.into());
+        assert_eq!(execution.output.stderr, b"e");
+    }
+
+    #[test]
+    fn a_child_that_lies_is_not_believed() {
+        let body = || b"123456".to_vec();
+        let lies = [
+            ended(7, &[], 0),
+            ended(5, &[], 0),
+            ended(u64::MAX, &[("a", u64::MAX)], 8),
+            ended(1, &[("a", 3), ("a", 2)], 0),
+            ended(1, &[("../a", 5)], 0),
+            ended(1, &[("/a", 5)], 0),
+            ended(1, &[("", 5)], 0),
+            Ended { exit: Exit::Code(0), ..ended(6, &[], 0) },
+        ];
+        for lie in lies {
+            let text = format!("{lie:?}");
+            assert_eq!(execution(lie, body(), 100), None, "{text}");
+        }
+        assert_eq!(execution(ended(6, &[], 0), body(), 5), None, "above the job's limit");
+        assert!(execution(ended(6, &[], 0), body(), 6).is_some());
+    }
+}

@@ -1,0 +1,80 @@
+//! One program, once, on this machine: what `talka run` does.
+
+use std::{io, path::PathBuf, sync::Arc};
+
+use bytes::Bytes;
+use talka_core::{
+    ids::{BlobHash, InputDigest},
+    job::TaskLimits,
+    outcome::{Execution, NoResult},
+};
+use tokio::sync::mpsc;
+
+use super::{CompileError, Compiler, Executor, ExecutorConfig, JobWorld, Program, TaskInput};
+
+/// A [`JobWorld`] whose program is not compiled yet.
+#[derive(Debug, Clone, Default)]
+pub struct JobParts {
+    /// Name, hash and content of the files under `/data`.
+    pub datasets: Vec<(String, BlobHash, Bytes)>,
+    /// Bounds of each task.
+    pub limits: TaskLimits,
+    /// Seed of the random streams.
+    pub seed: u64,
+    /// Start of the clock, seconds since the Unix epoch.
+    pub clock_secs: u64,
+}
+
+impl JobParts {
+    /// The whole.
+    pub fn with(self, program: Arc<Program>) -> JobWorld {
+        JobWorld::new(program, self.datasets, self.limits, self.seed, self.clock_secs)
+    }
+}
+
+/// Why there is no result.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The module was not compiled.
+    #[error(transparent)]
+    Compile(#[from] CompileError),
+    /// The executor could not be started. Worth a retry.
+    #[error("cannot start an executor")]
+    Start(#[source] io::Error),
+    /// The program ran, and that says nothing about it.
+    #[error("no result: {0}")]
+    NoResult(NoResult),
+}
+
+/// An execution and what it was one of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LocalRun {
+    /// The module.
+    pub bundle: BlobHash,
+    /// What the program saw.
+    pub input: InputDigest,
+    /// What it did.
+    pub execution: Execution,
+}
+
+/// Compiles a module and runs one task, behind the same walls as in the grid. `exe` is as in
+/// [`ExecutorConfig`].
+pub async fn run_one(
+    exe: PathBuf,
+    wasm: Bytes,
+    parts: JobParts,
+    task: TaskInput,
+) -> Result<LocalRun, RunError> {
+    let bundle = BlobHash::new(*blake3::hash(&wasm).as_bytes());
+    let program = Compiler::new(exe.clone()).compile(bundle, wasm).await?;
+    let world = Arc::new(parts.with(program));
+    let input = world.input_digest(&task);
+    let mut executor = Executor::spawn(ExecutorConfig { exe }).await.map_err(RunError::Start)?;
+    let (sender, mut results) = mpsc::channel(1);
+    executor.run(&world, vec![task], sender).await;
+    match results.recv().await {
+        Some((_, Ok(execution))) => Ok(LocalRun { bundle, input, execution }),
+        Some((_, Err(reason))) => Err(RunError::NoResult(reason)),
+        None => Err(RunError::NoResult(NoResult::Internal)),
+    }
+}

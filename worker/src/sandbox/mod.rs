@@ -1,0 +1,50 @@
+//! Where programs of strangers run.
+//!
+//! Two walls stand between a program and the machine. The first is the engine: the program is WebAssembly,
+//! it has no instruction that reaches out of its own memory, and all that it can call is answered from a
+//! `world` that exists in memory only. The second is a child process ([`walls`]) in which the program
+//! runs, and another one in which it is compiled; a parent believes neither of them.
+//!
+//! ```text
+//!  worker ──▶ Compiler ──frames──▶ compile process: engine::compile
+//!     │                    ◀── machine code
+//!     └─────▶ Executor ──frames──▶ executor process: engine::Runner ▶ wasi ▶ world
+//!                          ◀── results
+//! ```
+//!
+//! | module | subject |
+//! |---|---|
+//! | `world` | all that a program can see, as plain Rust |
+//! | `wasi` | the calls of a program, translated to requests to the world |
+//! | `engine`, `host`, `meter` | the engine, its settings, its limits; the only use of wasmtime |
+//! | [`child`] | what runs inside the processes |
+//! | [`walls`] | what these processes can't do |
+//! | `process`, `control`, `executor`, `compiler` | the same processes, seen from the parent |
+//! | `local` | one program, once |
+//!
+//! # Deadlines and pauses
+//!
+//! The program can't see wall-clock time and is not interrupted by it: a deadline is enforced from outside,
+//! by killing the process, and gives no result. [`Control::pause`] stops the process where it is.
+
+pub mod child;
+mod compiler;
+mod control;
+mod engine;
+mod executor;
+mod host;
+mod job;
+mod local;
+mod meter;
+mod process;
+pub mod walls;
+mod wasi;
+mod world;
+
+pub use self::{
+    compiler::{CompileError, Compiler},
+    control::Control,
+    executor::{Executor, ExecutorConfig, TaskResult},
+    job::{JobWorld, Program, TaskInput},
+    local::{JobParts, LocalRun, RunError, run_one},
+};

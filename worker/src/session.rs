@@ -1,0 +1,128 @@
+//! The session with the coordinator: kept up for as long as the worker runs.
+
+use std::{sync::Arc, time::Duration};
+
+use talka_core::job::JobSpec;
+use talka_peer::rpc::Client;
+use talka_proto::{
+    PROTOCOL,
+    convert::{InvalidMessage, assignments, attempt_ids, attempts},
+    wire::{self, coordinator_message::Message, grid_client::GridClient, worker_message},
+};
+use tokio::sync::{mpsc, oneshot};
+use tokio_stream::{StreamExt, wrappers::ReceiverStream};
+use tokio_util::sync::CancellationToken;
+use tonic::{Code, Status};
+
+use crate::shell::Event;
+
+/// Why a session did not come up or ended.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SessionError {
+    /// The coordinator can't be reached, or the connection broke. Worth a retry.
+    #[error("{}", .0.message())]
+    Connection(#[from] Status),
+    /// The coordinator breaks the protocol. Worth a retry: it may be mended meanwhile.
+    #[error("the coordinator sent a message that breaks the protocol: {0}")]
+    Message(#[from] InvalidMessage),
+    /// The worker itself stops.
+    #[error("the worker stops")]
+    Stopped,
+}
+
+impl SessionError {
+    /// Whether no retry will help.
+    pub(crate) fn is_final(&self) -> bool {
+        let Self::Connection(status) = self else { return false };
+        let refused = [Code::FailedPrecondition, Code::PermissionDenied, Code::Unauthenticated];
+        refused.contains(&status.code())
+    }
+}
+
+/// Keeps a session up until `shutdown`. Returns early only if the coordinator refuses this worker for good.
+pub(crate) async fn keep(
+    client: Client,
+    events: mpsc::Sender<Event>,
+    up: mpsc::Sender<()>,
+    shutdown: CancellationToken,
+) -> Result<(), SessionError> {
+    /// First wait after a broken session; it doubles up to [`PAUSE_MAX`].
+    const PAUSE_MIN: Duration = Duration::from_millis(100);
+    const PAUSE_MAX: Duration = Duration::from_secs(5);
+    let mut pause = PAUSE_MIN;
+    loop {
+        let mut welcomed = false;
+        let ended = session(&client, &events, &up, &mut welcomed).await;
+        if welcomed {
+            pause = PAUSE_MIN;
+        }
+        if events.send(Event::Disconnected).await.is_err() || shutdown.is_cancelled() {
+            return Ok(());
+        }
+        match ended {
+            Err(error) if error.is_final() => return Err(error),
+            Err(error) => tracing::warn!(%error, retry_millis = pause.as_millis(), "session ended"),
+            Ok(()) => tracing::info!("the coordinator closed the session"),
+        }
+        // Workers that lost the same coordinator must not all come back in the same moment.
+        let jitter = rand::random_range(0.5..1.0);
+        tokio::select! {
+            () = tokio::time::sleep(pause.mul_f64(jitter)) => {}
+            () = shutdown.cancelled() => return Ok(()),
+        }
+        pause = (pause * 2).min(PAUSE_MAX);
+    }
+}
+
+async fn session(
+    client: &Client,
+    events: &mpsc::Sender<Event>,
+    up: &mpsc::Sender<()>,
+    welcomed: &mut bool,
+) -> Result<(), SessionError> {
+    let mut grid =
+        GridClient::new(client.channel()).max_decoding_message_size(talka_core::limits::MESSAGE_BYTES_MAX);
+    let hello = wire::JoinRequest { protocol: PROTOCOL, agent: crate::AGENT.into() };
+    grid.join(hello).await?;
+    let (reply, answer) = oneshot::channel();
+    events.send(Event::Opening(reply)).await.map_err(|_| SessionError::Stopped)?;
+    let (capacity, holding) = answer.await.map_err(|_| SessionError::Stopped)?;
+    let hello = wire::Hello { capacity: Some(capacity.into()), holding: attempts(&holding) };
+    let (outbound, messages) = mpsc::channel(talka_core::limits::SESSION_QUEUE_MAX);
+    let first = worker_message::Message::Hello(hello);
+    let first = tokio_stream::once(wire::WorkerMessage { message: Some(first) });
+    let mut inbound = grid.session(first.chain(ReceiverStream::new(messages))).await?.into_inner();
+    while let Some(message) = inbound.message().await? {
+        let event = match message.message.ok_or_else(|| InvalidMessage::new("message", "missing"))? {
+            Message::Welcome(welcome) => {
+                *welcomed = true;
+                // Full means that somebody was told already.
+                let _ = up.try_send(());
+                Event::Welcome { unknown: attempt_ids(welcome.unknown), outbound: outbound.clone() }
+            }
+            other => event(other)?,
+        };
+        events.send(event).await.map_err(|_| SessionError::Stopped)?;
+    }
+    Ok(())
+}
+
+fn event(message: Message) -> Result<Event, InvalidMessage> {
+    Ok(match message {
+        Message::Welcome(_) => return Err(InvalidMessage::new("welcome", "sent twice")),
+        Message::Job(job) => {
+            let spec = job.spec.ok_or_else(|| InvalidMessage::new("spec", "missing"))?;
+            Event::Job(talka_core::ids::JobId::new(job.job), Arc::new(JobSpec::try_from(spec)?))
+        }
+        Message::Lease(lease) => {
+            let (job, items) = assignments(lease)?;
+            Event::Lease(job, items)
+        }
+        Message::Settled(settled) => Event::Settled {
+            attempts: attempt_ids(settled.attempts),
+            released: attempt_ids(settled.released),
+        },
+        Message::Cancelled(cancelled) => Event::Cancelled(attempt_ids(cancelled.attempts)),
+        Message::Ended(ended) => Event::Ended(talka_core::ids::JobId::new(ended.job)),
+    })
+}

@@ -1,0 +1,292 @@
+//! The task that owns the worker's state: events in, effects out.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use talka_core::{
+    coordinator::{Capacity, Report, ReportOutcome},
+    ids::{AttemptId, JobId, SlotNo},
+    job::JobSpec,
+    outcome::NoResult,
+    quantities::Bytes,
+    worker::{Assignment, Effects, Start, Worker},
+};
+use talka_peer::blobs::BlobStore;
+use talka_proto::wire::{self, worker_message::Message};
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    capacity::{self, Machine},
+    fetch::Fetcher,
+    slots::{Batch, Finished, ReadyJob, output_tag},
+};
+
+/// What happens to a worker.
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// A session is about to open: what does the worker offer and hold?
+    Opening(oneshot::Sender<(Capacity, Vec<AttemptId>)>),
+    /// The session is up.
+    Welcome { unknown: Vec<AttemptId>, outbound: mpsc::Sender<wire::WorkerMessage> },
+    /// The session ended.
+    Disconnected,
+    /// What a job is.
+    Job(JobId, Arc<JobSpec>),
+    /// Attempts to run.
+    Lease(JobId, Vec<Assignment>),
+    /// Reports that need not be repeated.
+    Settled { attempts: Vec<AttemptId>, released: Vec<AttemptId> },
+    /// Attempts that are not wanted any more.
+    Cancelled(Vec<AttemptId>),
+    /// A job that has ended.
+    Ended(JobId),
+    /// A job's blobs are in place, or can't be had.
+    Fetched(JobId, Result<ReadyJob, NoResult>),
+    /// A slot finished an attempt.
+    Finished(Finished),
+    /// A slot was stopped.
+    Stopped(SlotNo),
+}
+
+/// Events that wait for the shell, before whoever brings one waits.
+pub(crate) const EVENT_QUEUE: usize = 1024;
+
+/// Events that are applied before effects are acted on: results at hand become one message.
+const EVENTS_PER_ROUND: usize = 256;
+
+/// See the [module](self).
+pub(crate) struct Shell {
+    worker: Worker,
+    machine: Machine,
+    capacity: Capacity,
+    told: Option<Capacity>,
+    outbound: Option<mpsc::Sender<wire::WorkerMessage>>,
+    slots: Vec<SlotHandle>,
+    ready: HashMap<JobId, ReadyJob>,
+    fetcher: Fetcher,
+    blobs: BlobStore,
+    events: mpsc::Receiver<Event>,
+}
+
+/// A slot, from the shell's side.
+pub(crate) struct SlotHandle {
+    pub(crate) batches: mpsc::Sender<Batch>,
+    pub(crate) stop: CancellationToken,
+}
+
+impl Shell {
+    pub(crate) fn new(
+        mut machine: Machine,
+        slots: Vec<SlotHandle>,
+        fetcher: Fetcher,
+        blobs: BlobStore,
+        events: mpsc::Receiver<Event>,
+    ) -> Self {
+        let capacity = machine.look(Capacity::default());
+        Self {
+            worker: Worker::new(machine.slots()),
+            machine,
+            capacity,
+            told: None,
+            outbound: None,
+            slots,
+            ready: HashMap::new(),
+            fetcher,
+            blobs,
+            events,
+        }
+    }
+
+    /// Runs until `shutdown`; then what runs may finish for a short while, what is finished is reported,
+    /// and the rest is given back.
+    pub(crate) async fn run(mut self, shutdown: CancellationToken) {
+        /// How often the machine is looked at.
+        const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+        /// Time for running attempts to end after a stop was asked for.
+        const DRAIN_MAX: Duration = Duration::from_secs(5);
+        let mut looks = tokio::time::interval(LOOK_INTERVAL);
+        looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let drain_over = CancellationToken::new();
+        let mut draining = false;
+        let mut events = Vec::with_capacity(EVENTS_PER_ROUND);
+        loop {
+            let mut fx = Effects::default();
+            tokio::select! {
+                count = self.events.recv_many(&mut events, EVENTS_PER_ROUND) => {
+                    if count == 0 {
+                        return;
+                    }
+                    for event in events.drain(..) {
+                        self.apply(event, &mut fx);
+                    }
+                    self.worker.flush(&mut fx);
+                }
+                _ = looks.tick() => self.look(),
+                () = shutdown.cancelled(), if !draining => {
+                    draining = true;
+                    self.worker.drain();
+                    let over = drain_over.clone();
+                    tokio::spawn(async move {
+                        tokio::time::sleep(DRAIN_MAX).await;
+                        over.cancel();
+                    });
+                }
+                () = drain_over.cancelled() => break,
+            }
+            self.act(fx);
+            self.tell_capacity();
+            if draining && self.worker.is_drained() {
+                break;
+            }
+        }
+        if let Some(outbound) = &self.outbound {
+            let leaving = wire::WorkerMessage { message: Some(Message::Leaving(wire::Leaving {})) };
+            // If it does not get through, the coordinator finds out by itself.
+            drop(outbound.try_send(leaving));
+        }
+    }
+
+    fn apply(&mut self, event: Event, fx: &mut Effects) {
+        match event {
+            Event::Opening(reply) => drop(reply.send((self.capacity, self.worker.holding()))),
+            Event::Welcome { unknown, outbound } => {
+                self.outbound = Some(outbound);
+                self.told = None;
+                self.worker.on_welcome(&unknown, fx);
+            }
+            Event::Disconnected => {
+                self.outbound = None;
+                self.worker.on_disconnected();
+            }
+            Event::Job(job, spec) => self.worker.on_job(job, spec),
+            Event::Lease(job, items) => self.worker.on_lease(job, items, fx),
+            Event::Settled { attempts, released } => self.worker.on_settled(&attempts, &released, fx),
+            Event::Cancelled(attempts) => self.worker.on_cancelled(&attempts, fx),
+            Event::Ended(job) => self.worker.on_ended(job, fx),
+            Event::Fetched(job, Ok(ready)) => {
+                self.ready.insert(job, ready);
+                self.worker.on_fetched(job, fx);
+            }
+            Event::Fetched(job, Err(reason)) => {
+                self.worker.on_fetch_failed(job, &ReportOutcome::NoResult(reason), fx);
+            }
+            Event::Finished(finished) => {
+                self.note_speed(&finished);
+                self.worker.on_finished(finished.slot, finished.report, fx);
+            }
+            Event::Stopped(slot) => self.worker.on_stopped(slot, fx),
+        }
+    }
+
+    fn act(&mut self, fx: Effects) {
+        for job in fx.fetch {
+            if let Some(spec) = self.worker.spec(job) {
+                self.fetcher.fetch(job, spec.clone());
+            }
+        }
+        for start in fx.start {
+            self.start(start);
+        }
+        for slot in fx.stop {
+            if let Some(slot) = self.slots.get(slot.get() as usize) {
+                slot.stop.cancel();
+            }
+        }
+        for reports in fx.reports {
+            self.send_reports(&reports);
+        }
+        for attempt in fx.release {
+            let blobs = self.blobs.clone();
+            tokio::spawn(async move { blobs.untag(&output_tag(attempt)).await });
+        }
+        for job in fx.forget {
+            self.ready.remove(&job);
+            self.fetcher.forget(job);
+        }
+    }
+
+    fn start(&mut self, start: Start) {
+        let Some(job) = self.ready.get(&start.job).cloned() else { return };
+        let Some(slot) = self.slots.get_mut(start.slot.get() as usize) else { return };
+        slot.stop = CancellationToken::new();
+        let stop = slot.stop.clone();
+        let batch = Batch { job, assignments: start.batch, stop };
+        // A slot is started only when it is idle, so there is room; if it died, the lease runs out.
+        if slot.batches.try_send(batch).is_err() {
+            tracing::error!(slot = start.slot.get(), "a slot does not take work");
+        }
+    }
+
+    fn send_reports(&mut self, reports: &[Report]) {
+        let reports = reports.iter().map(Into::into).collect();
+        let message = Message::Reports(wire::Reports { reports });
+        self.send(message);
+    }
+
+    fn send(&mut self, message: Message) {
+        let Some(outbound) = &self.outbound else { return };
+        if outbound.try_send(wire::WorkerMessage { message: Some(message) }).is_err() {
+            // The session is stuck or gone: it opens anew, and what was not settled is said again.
+            self.outbound = None;
+            self.worker.on_disconnected();
+        }
+    }
+
+    /// Measured speed of one slot: a moving mean over what ran.
+    #[expect(
+        clippy::cast_precision_loss,
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a positive rate"
+    )]
+    fn note_speed(&mut self, finished: &Finished) {
+        /// Shorter attempts say more about their start than about the machine.
+        const MEANINGFUL_MICROS: u64 = 10_000;
+        /// Weight of the newest sample.
+        const WEIGHT: f64 = 0.2;
+        let micros = finished.report.wall_micros;
+        if micros < MEANINGFUL_MICROS || finished.fuel.get() == 0 {
+            return;
+        }
+        let sample = finished.fuel.get() as f64 / (micros as f64 / 1e6);
+        let known = self.capacity.fuel_per_sec as f64;
+        let mean = if known == 0.0 { sample } else { known + (sample - known) * WEIGHT };
+        self.capacity.fuel_per_sec = mean as u64;
+    }
+
+    /// Looks at the machine and tells the coordinator what changed enough.
+    fn tell_capacity(&mut self) {
+        fn count(count: usize) -> u32 {
+            u32::try_from(count).unwrap_or(u32::MAX)
+        }
+        if self.outbound.is_none() {
+            return;
+        }
+        let load = self.worker.load();
+        let (from_coordinator, from_peers) = self.fetcher.fetched();
+        self.capacity = Capacity {
+            queued: count(load.queued),
+            fetching: count(load.fetching),
+            running: count(load.running),
+            fetched_from_coordinator: Bytes::new(from_coordinator),
+            fetched_from_peers: Bytes::new(from_peers),
+            ..self.capacity
+        };
+        let told = self.told.get_or_insert_with(Capacity::default);
+        let rounded = Capacity { fuel_per_sec: rounded(self.capacity.fuel_per_sec), ..self.capacity };
+        if capacity::differs(told, &rounded) {
+            *told = rounded;
+            self.send(Message::Capacity(rounded.into()));
+        }
+    }
+
+    fn look(&mut self) {
+        self.capacity = self.machine.look(self.capacity);
+    }
+}
+
+/// Two significant digits: a speed that wavers is not news.
+fn rounded(speed: u64) -> u64 {
+    let scale = 10u64.pow(speed.checked_ilog10().unwrap_or(0).saturating_sub(1));
+    speed / scale * scale
+}

@@ -1,0 +1,202 @@
+//! The slots: one task each, which owns a warm executor process.
+
+use std::{ops::Range, sync::Arc, time::Instant};
+
+use bytes::Bytes;
+use talka_core::{
+    coordinator::{Report, ReportOutcome},
+    ids::{AttemptId, SlotNo},
+    job::{BlobRef, JobSpec},
+    outcome::{Execution, NoResult},
+    quantities::Fuel,
+    worker::Assignment,
+};
+use talka_peer::blobs::BlobStore;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    Tamper,
+    sandbox::{Executor, JobWorld, TaskInput},
+    shell::Event,
+    world,
+};
+
+/// A job that is ready to run.
+#[derive(Debug, Clone)]
+pub(crate) struct ReadyJob {
+    pub(crate) spec: Arc<JobSpec>,
+    pub(crate) world: Arc<JobWorld>,
+    /// The packed inputs, if there are any.
+    pub(crate) data: Option<BlobRef>,
+}
+
+/// A batch to run.
+#[derive(Debug)]
+pub(crate) struct Batch {
+    pub(crate) job: ReadyJob,
+    pub(crate) assignments: Vec<Assignment>,
+    /// Stops the attempt that runs; the rest of the batch is given back.
+    pub(crate) stop: CancellationToken,
+}
+
+/// What a slot has finished.
+#[derive(Debug)]
+pub(crate) struct Finished {
+    pub(crate) slot: SlotNo,
+    pub(crate) report: Report,
+    /// What the attempt consumed, for the measured speed.
+    pub(crate) fuel: Fuel,
+}
+
+/// One slot.
+pub(crate) struct Slot {
+    pub(crate) number: SlotNo,
+    pub(crate) executor: Executor,
+    pub(crate) blobs: BlobStore,
+    pub(crate) events: mpsc::Sender<Event>,
+    pub(crate) tamper: Option<Tamper>,
+}
+
+impl Slot {
+    /// Runs batches until there are no more.
+    pub(crate) async fn run(mut self, mut batches: mpsc::Receiver<Batch>) {
+        while let Some(batch) = batches.recv().await {
+            if self.run_batch(batch).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    async fn run_batch(&mut self, batch: Batch) -> Result<(), Gone> {
+        let attempts: Vec<AttemptId> = batch.assignments.iter().map(|item| item.attempt).collect();
+        let inputs = match self.inputs(&batch).await {
+            Ok(inputs) => inputs,
+            Err(reason) => {
+                for attempt in attempts {
+                    let outcome = ReportOutcome::NoResult(reason);
+                    self.send(Report { attempt, outcome, wall_micros: 0 }, Fuel::default()).await?;
+                }
+                return Ok(());
+            }
+        };
+        let bundle = batch.job.spec.bundle.hash;
+        let digests: Vec<_> = inputs.iter().map(|input| batch.job.world.input_digest(input)).collect();
+        // Bounds what waits for the shell to the size of the batch.
+        let (results, mut finished) = mpsc::channel(attempts.len().max(1));
+        let run = self.executor.run(&batch.job.world, inputs, results);
+        tokio::pin!(run);
+        let mut running = true;
+        let mut started = Instant::now();
+        loop {
+            tokio::select! {
+                biased;
+                result = finished.recv() => {
+                    let Some((position, outcome)) = result else { return Ok(()) };
+                    let position: usize = position;
+                    let micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
+                    started = Instant::now();
+                    let (attempt, input) = (attempts[position], digests[position]);
+                    let outcome = tampered(self.tamper, outcome);
+                    let fuel = outcome.as_ref().map(|execution| execution.fuel).unwrap_or_default();
+                    let (report, large) = world::report(attempt, bundle, input, outcome, micros);
+                    if let Some(large) = large {
+                        let tag = output_tag(large.attempt);
+                        if let Err(error) = self.blobs.add_bytes(large.encoded, &tag).await {
+                            tracing::warn!(%error, "an output can't be kept");
+                        }
+                    }
+                    let number = self.number;
+                    let event = Event::Finished(Finished { slot: number, report, fuel });
+                    self.events.send(event).await.map_err(|_| Gone)?;
+                }
+                () = batch.stop.cancelled() => {
+                    return self.events.send(Event::Stopped(self.number)).await.map_err(|_| Gone);
+                }
+                () = &mut run, if running => running = false,
+            }
+        }
+    }
+
+    async fn send(&self, report: Report, fuel: Fuel) -> Result<(), Gone> {
+        let event = Event::Finished(Finished { slot: self.number, report, fuel });
+        self.events.send(event).await.map_err(|_| Gone)
+    }
+
+    async fn inputs(&self, batch: &Batch) -> Result<Vec<TaskInput>, NoResult> {
+        let stdins = match batch.job.data {
+            None => vec![Bytes::new(); batch.assignments.len()],
+            Some(data) => self.read_ranges(data, &batch.assignments).await?,
+        };
+        let spec = &batch.job.spec;
+        let pairs = batch.assignments.iter().zip(stdins);
+        Ok(pairs.map(|(item, stdin)| world::task_input(spec, item.attempt.task.index, stdin)).collect())
+    }
+
+    /// Reads the inputs of a batch: one read where they lie next to each other, as they usually do.
+    async fn read_ranges(&self, data: BlobRef, items: &[Assignment]) -> Result<Vec<Bytes>, NoResult> {
+        let failed = |error: talka_peer::blobs::BlobError| {
+            tracing::warn!(%error, "an input can't be read");
+            NoResult::Fetch
+        };
+        if items.iter().any(|item| item.input.end > data.size.get()) {
+            return Err(NoResult::Fetch);
+        }
+        if let Some(span) = span(items) {
+            let bytes = self.blobs.read_range(data.hash, span.clone()).await.map_err(failed)?;
+            let offset = |at: u64| usize::try_from(at - span.start).unwrap_or(usize::MAX);
+            let slice = |item: &Assignment| bytes.slice(offset(item.input.start)..offset(item.input.end));
+            return Ok(items.iter().map(slice).collect());
+        }
+        let mut stdins = Vec::with_capacity(items.len());
+        for item in items {
+            stdins.push(self.blobs.read_range(data.hash, item.input.clone()).await.map_err(failed)?);
+        }
+        Ok(stdins)
+    }
+}
+
+/// The range that covers a batch, if it holds nothing else and is not too large to be read at once.
+fn span(items: &[Assignment]) -> Option<Range<u64>> {
+    /// Twice what a batch of small inputs weighs.
+    const SPAN_BYTES_MAX: u64 = 16 << 20;
+    let adjacent = items.windows(2).all(|pair| pair[0].input.end == pair[1].input.start);
+    let span = items.first()?.input.start..items.last()?.input.end;
+    (adjacent && span.end - span.start <= SPAN_BYTES_MAX).then_some(span)
+}
+
+/// The tag under which a large output is kept.
+pub(crate) fn output_tag(attempt: AttemptId) -> String {
+    format!("output/{attempt}/")
+}
+
+fn tampered(tamper: Option<Tamper>, outcome: Result<Execution, NoResult>) -> Result<Execution, NoResult> {
+    outcome.map(|mut execution| {
+        if let Some(tamper) = tamper {
+            tamper(&mut execution);
+        }
+        execution
+    })
+}
+
+/// The shell is gone: the worker stops.
+struct Gone;
+
+#[cfg(test)]
+mod tests {
+    use talka_core::ids::{JobId, TaskId};
+
+    use super::*;
+
+    #[test]
+    fn neighbouring_inputs_are_read_at_once() {
+        let item = |input| {
+            let task = TaskId { job: JobId::new(1), index: 0 };
+            Assignment { attempt: AttemptId { task, number: 1 }, input }
+        };
+        assert_eq!(span(&[item(5..7), item(7..7), item(7..20)]), Some(5..20));
+        assert_eq!(span(&[item(5..7), item(8..20)]), None);
+        assert_eq!(span(&[item(0..32 << 20)]), None);
+        assert_eq!(span(&[]), None);
+    }
+}
