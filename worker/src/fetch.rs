@@ -42,10 +42,8 @@ enum ReadyError {
     /// A blob can't be had. Worth a retry with the next lease.
     #[error("blob {} can't be fetched: {reason}", blob.hash.short())]
     Fetch { blob: BlobRef, reason: String },
-    /// The bundle breaks a rule of the profile. The coordinator should have refused it.
-    #[error("the bundle is refused: {0}")]
-    Refused(String),
-    /// The bundle can't be compiled here.
+    /// The bundle can't be compiled here, or breaks a rule of the profile and should have been refused by
+    /// the coordinator.
     #[error(transparent)]
     Compile(#[from] CompileError),
 }
@@ -54,7 +52,7 @@ impl ReadyError {
     fn reason(&self) -> NoResult {
         match self {
             Self::Fetch { .. } => NoResult::Fetch,
-            Self::Refused(_) | Self::Compile(_) => NoResult::Compile,
+            Self::Compile(_) => NoResult::Compile,
         }
     }
 }
@@ -141,11 +139,6 @@ impl Shared {
             self.get(blob, &tag).await?;
         }
         let wasm = self.read(spec.bundle, limits::MODULE_BYTES_MAX).await?;
-        let module = wasm.clone();
-        let problems = tokio::task::spawn_blocking(move || talka_profile::check(&module)).await;
-        if let Some(problem) = problems.unwrap_or_default().first() {
-            return Err(ReadyError::Refused(problem.to_string()));
-        }
         let program = self.compiler.compile(spec.bundle.hash, wasm).await?;
         let mut datasets = Vec::with_capacity(spec.datasets.len());
         for dataset in &spec.datasets {

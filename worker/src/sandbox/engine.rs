@@ -10,6 +10,7 @@ use talka_core::{
     job::TaskLimits,
     limits,
     outcome::{Execution, Exit, Limit, NoResult, Trap},
+    quantities::Fuel,
 };
 use wasmtime::{
     Config, Enabled, Engine, InstanceAllocationStrategy, InstancePre, Linker, Module, OptLevel,
@@ -19,7 +20,8 @@ use wasmtime::{
 use super::{
     host::{Growth, Host, OnProgress},
     job::TaskInput,
-    meter, wasi,
+    meter::{self, Counters},
+    wasi,
     world::{Fault, Setting, World},
 };
 #[cfg(test)]
@@ -83,11 +85,12 @@ fn config() -> Config {
     config
 }
 
-/// Compiles a module for this machine. Slow, and memory-hungry on a hostile module: for the compile
-/// process only.
+/// Makes a module count and compiles it for this machine. Slow, and memory-hungry on a hostile module: for
+/// the compile process only.
 pub(super) fn compile(wasm: &[u8]) -> Result<Vec<u8>, EngineError> {
+    let wasm = meter::instrument(wasm)?;
     let engine = Engine::new(&config()).map_err(|error| EngineError::SetUp(format!("{error:#}")))?;
-    engine.precompile_module(wasm).map_err(|error| refused(&error))
+    engine.precompile_module(&wasm).map_err(|error| refused(&error))
 }
 
 /// Runs compiled programs, one at a time.
@@ -168,18 +171,18 @@ impl Runner {
         })
         .map_err(|_| NoResult::Internal)?;
         let growth = Growth::new(limits.memory.get());
-        let mut store = Store::new(&self.engine, Host { world, memory: None, growth, on_progress });
+        let host = Host { world, memory: None, counters: None, growth, on_progress };
+        let mut store = Store::new(&self.engine, host);
         store.limiter(|host| &mut host.growth);
-        meter::arm(&mut store, limits.fuel).map_err(|_| NoResult::Internal)?;
-        let exit = start(&mut store, program)?;
-        let fuel = meter::spent(&store, limits.fuel).map_err(|_| NoResult::Internal)?;
+        let exit = start(&mut store, program, limits.fuel)?;
+        let fuel = meter::spent(&mut store, limits.fuel);
         let remains = store.into_data().world.finish();
         Ok(Execution { exit, output: remains.output, fuel })
     }
 }
 
-/// Instantiates the program and calls `_start`.
-fn start(store: &mut Store<Host>, program: &Loaded) -> Result<Exit, NoResult> {
+/// Instantiates the program, which runs none of its code, and calls `_start`.
+fn start(store: &mut Store<Host>, program: &Loaded, fuel: Fuel) -> Result<Exit, NoResult> {
     let instance = match program.0.instantiate(&mut *store) {
         Ok(instance) => instance,
         Err(error) => {
@@ -190,8 +193,10 @@ fn start(store: &mut Store<Host>, program: &Loaded) -> Result<Exit, NoResult> {
             };
         }
     };
-    let memory = instance.get_memory(&mut *store, "memory");
-    store.data_mut().memory = memory;
+    let memory = instance.get_memory(&mut *store, "memory").ok_or(NoResult::Compile)?;
+    let counters = Counters::armed(store, &instance, fuel).ok_or(NoResult::Compile)?;
+    let host = store.data_mut();
+    (host.memory, host.counters) = (Some(memory), Some(counters));
     let entry = instance.get_typed_func::<(), ()>(&mut *store, "_start").map_err(|_| NoResult::Compile)?;
     match entry.call(&mut *store, ()) {
         Ok(()) => Ok(Exit::Ok),
@@ -200,7 +205,7 @@ fn start(store: &mut Store<Host>, program: &Loaded) -> Result<Exit, NoResult> {
 }
 
 /// Tells the end of a program from the failure of the machine.
-fn classify(store: &Store<Host>, error: &wasmtime::Error) -> Result<Exit, NoResult> {
+fn classify(store: &mut Store<Host>, error: &wasmtime::Error) -> Result<Exit, NoResult> {
     if store.data().growth.host_failed {
         return Err(NoResult::HostMemory);
     }
@@ -210,7 +215,7 @@ fn classify(store: &Store<Host>, error: &wasmtime::Error) -> Result<Exit, NoResu
     let Some(trap) = error.downcast_ref::<wasmtime::Trap>() else {
         return Err(NoResult::Internal);
     };
-    meter::verdict(*trap).unwrap_or_else(|| Ok(Exit::Trap(trap_reason(*trap))))
+    meter::verdict(store, *trap).unwrap_or_else(|| Ok(Exit::Trap(trap_reason(*trap))))
 }
 
 fn trap_reason(trap: wasmtime::Trap) -> Trap {

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use talka_core::limits;
 use wasmtime::{Memory, ResourceLimiter};
 
-use super::world::World;
+use super::{meter::Counters, world::World};
 
 /// Called with each new value that a program writes to `/progress`.
 pub(super) type OnProgress = Rc<dyn Fn(f64)>;
@@ -15,6 +15,8 @@ pub(super) struct Host {
     pub(super) world: World,
     /// The program's exported memory, once it is instantiated.
     pub(super) memory: Option<Memory>,
+    /// Where it counts; there from the same moment on.
+    pub(super) counters: Option<Counters>,
     pub(super) growth: Growth,
     pub(super) on_progress: OnProgress,
 }

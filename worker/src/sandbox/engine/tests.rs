@@ -199,14 +199,18 @@ fn initial_data_outside_of_memory_is_a_trap() {
 }
 
 #[test]
-fn native_stack_overflow_is_no_result() {
-    let run = main_of("(call $deep)) (func $deep (call $deep) (call $deep)");
-    let run = run.limits(|limits| limits.fuel = Fuel::new(1 << 40));
-    assert_eq!(run.result(), Err(NoResult::NativeStack));
+fn calls_nested_too_deep_end_the_program_at_the_same_call_each_time() {
+    let deep = || {
+        let run = main_of("(call $deep)) (func $deep (call $deep) (call $deep)");
+        run.limits(|limits| limits.fuel = Fuel::new(1 << 40)).run()
+    };
+    let execution = deep();
+    assert_eq!(execution.exit, Exit::Limit(Limit::CallDepth));
+    assert_eq!(execution, deep());
 }
 
 #[test]
-fn fuel_is_the_same_each_time_and_ends_exactly_at_its_limit() {
+fn fuel_is_the_same_each_time_and_never_above_its_limit() {
     let work = || {
         main_of(
             "(local $i i32)
@@ -569,6 +573,27 @@ fn no_pointer_reaches_outside_of_memory() {
 
 #[test]
 fn what_the_profile_forbids_is_not_compiled() {
+    let rest = "(memory (export \"memory\") 1) (func (export \"_start\"))";
+    let modules = [
+        ("(import \"env\" \"gettimeofday\" (func))", rest, "gettimeofday"),
+        ("", "(func (export \"_start\"))", "memory"),
+        ("", "(memory (export \"memory\") 1)", "_start"),
+        ("(func $f (return_call $f))", rest, "tail"),
+    ];
+    for (first, rest, what) in modules {
+        let wasm = wat::parse_str(format!("(module {first} {rest})")).expect(what);
+        let error = compile(&wasm).expect_err(what).to_string();
+        assert!(error.contains(what), "{error}");
+    }
+    assert!(compile(&wat::parse_str(format!("(module {rest})")).expect("valid")).is_ok());
+    assert!(compile(b"\0asm").is_err());
+    assert!(compile(b"").is_err());
+}
+
+/// The profile is checked before; should that ever miss something, the engine has it switched off as well.
+#[test]
+fn what_the_profile_forbids_is_off_in_the_engine_too() {
+    let engine = Engine::new(&config()).expect("an engine");
     let modules = [
         ("(module (memory 1 1 shared))", "threads"),
         ("(module (memory i64 1))", "memory64"),
@@ -583,18 +608,8 @@ fn what_the_profile_forbids_is_not_compiled() {
     ];
     for (wat, what) in modules {
         let wasm = wat::parse_str(wat).unwrap_or_else(|error| panic!("{what}: {error}"));
-        assert!(matches!(compile(&wasm), Err(EngineError::Module(_))), "{what}");
+        assert!(engine.precompile_module(&wasm).is_err(), "{what}");
     }
-    assert!(compile(b"\0asm").is_err());
-    assert!(compile(b"").is_err());
-}
-
-#[test]
-fn an_unknown_import_is_named() {
-    let wasm = wat::parse_str("(module (import \"env\" \"gettimeofday\" (func)))").expect("valid");
-    let runner = Runner::new().expect("an engine");
-    let error = runner.load(&compile(&wasm).expect("valid")).err().expect("refused");
-    assert!(error.to_string().contains("gettimeofday"), "{error}");
 }
 
 #[test]
@@ -603,6 +618,7 @@ fn every_function_of_the_standard_is_there() {
     let host = Host {
         world: World::new(Setting::default()).expect("a world"),
         memory: None,
+        counters: None,
         growth: Growth::new(0),
         on_progress: no_progress(),
     };

@@ -47,18 +47,19 @@ fn serve(
     request: impl FnOnce(&mut Guest<'_>) -> Answer<()>,
 ) -> wasmtime::Result<u32> {
     meter::charge(caller, CALL_FUEL)?;
-    let memory = caller.data().memory.or_else(|| caller.get_export("memory")?.into_memory());
-    let (bytes, host) = match &memory {
-        Some(memory) => memory.data_and_store_mut(&mut *caller),
-        None => (&mut [][..], caller.data_mut()),
+    let Some(memory) = caller.data().memory else {
+        return Err(wasmtime::Error::msg("a program without memory runs"));
     };
+    let (bytes, host) = memory.data_and_store_mut(&mut *caller);
     let before = host.world.progress();
     let answer = request(&mut Guest { memory: GuestMemory(bytes), world: &mut host.world });
     if let Some(progress) = host.world.progress().filter(|now| before != Some(*now)) {
         (host.on_progress)(progress);
     }
     let work = host.world.take_work();
-    meter::charge(caller, work.div_ceil(BYTES_PER_FUEL))?;
+    if work > 0 {
+        meter::charge(caller, work.div_ceil(BYTES_PER_FUEL))?;
+    }
     match answer {
         Ok(()) => Ok(0),
         Err(Fault::Errno(errno)) => Ok(errno as u32),
