@@ -1,7 +1,8 @@
 #!/bin/sh
-# Builds the guest programs for wasm32-wasip1 into wasm/, bit for bit the same on each machine.
+# Builds the guest programs for wasm32-wasip1, bit for bit the same on each machine: the sample tasks into wasm/
+# here, the kernels of `talka bench sandbox` into ../benches/kernels/wasm/.
 #
-#   rebuild.sh           builds, and replaces wasm/*.wasm and wasm/SHA256SUMS
+#   rebuild.sh           builds, and replaces *.wasm and SHA256SUMS in both
 #   rebuild.sh --check   builds, and compares with the files that are there instead
 #
 # Exit code: 0 done, or nothing differs
@@ -38,8 +39,10 @@ usage() { say 'usage: rebuild.sh [--check]'; exit 2; }
 compiler_unavailable() {
     say "$*"
     [ "$mode" = check ] || exit 1
-    cd "$here/wasm"
-    sha256sum --check --strict --quiet SHA256SUMS >&2 || fail 'the modules do not match SHA256SUMS'
+    for package in "$here" "$kernels"; do
+        cd "$package/wasm"
+        sha256sum --check --strict --quiet SHA256SUMS >&2 || fail "$package/wasm: the modules do not match SHA256SUMS"
+    done
     say 'the modules match SHA256SUMS; that they follow from the sources was NOT checked'
     exit 3
 }
@@ -112,46 +115,70 @@ replace-with = "vendored"
 [source.vendored]
 directory = "$sources/vendor"
 END
-    build_with "$unfinished" "$sources=/rustc/library" RUSTC_BOOTSTRAP=1 __CARGO_TESTS_ONLY_SRC_ROOT="$sources" \
+    build_with "$unfinished" "$sources=/rustc/library" '' RUSTC_BOOTSTRAP=1 __CARGO_TESTS_ONLY_SRC_ROOT="$sources" \
         "$cargo" build --quiet --offline --release --target $target -Z build-std=std,panic_abort
 }
 
-# Builds all programs into $work/wasm, from a copy: no configuration around the clone has a say.
+# Builds the sample tasks into $work/tasks/wasm and the kernels into $work/kernels/wasm.
 build_guests() {
     say 'building the programs'
-    mkdir "$work/guests" "$work/wasm"
-    cp -R "$here/Cargo.toml" "$here/Cargo.lock" "$here/src" "$work/guests/"
-    cd "$work/guests"
-    build_with "$finished" "$work/guests=/sample-tasks" \
-        "$cargo" build --quiet --offline --release --target $target --locked --bins
+    mkdir "$work/tasks" "$work/kernels"
+    cp -R "$here/Cargo.toml" "$here/Cargo.lock" "$here/src" "$work/tasks/"
+    build_package tasks /sample-tasks '' --locked
+    # Part of the workspace when they are built natively, so the profile of programs has to be said here.
+    cp -R "$kernels/Cargo.toml" "$kernels/src" "$work/kernels/"
+    build_package kernels /benches/kernels -Ctarget-feature=+simd128 --config 'profile.release.lto="fat"' \
+        --config profile.release.codegen-units=1 --config 'profile.release.panic="abort"' \
+        --config 'profile.release.strip="symbols"'
+}
+
+# build_package NAME PATH FLAG ARGUMENT...: builds all programs of the package in $work/NAME, a copy: no configuration
+# around the clone has a say. PATH is what is recorded for it, FLAG one more for the compiler, the rest is for cargo.
+build_package() {
+    package=$work/$1
+    remapped=$package=$2
+    flag=$3
+    shift 3
+    mkdir "$package/wasm"
+    cd "$package"
+    build_with "$finished" "$remapped" "$flag" \
+        "$cargo" build --quiet --offline --release --target $target --bins "$@"
     for source in src/bin/*.rs; do
-        module=$(basename "$source" .rs).wasm
-        cp "target/$target/release/$module" "$work/wasm/"
+        cp "target/$target/release/$(basename "$source" .rs).wasm" wasm/
     done
-    cd "$work/wasm"
+    cd wasm
     chmod 644 ./*
     LC_ALL=C sha256sum -- *.wasm >SHA256SUMS
 }
 
-# build_with TOOLCHAIN FROM=TO [VARIABLE=VALUE...] COMMAND...: runs a build command with nothing of
+# build_with TOOLCHAIN FROM=TO FLAG [VARIABLE=VALUE...] COMMAND...: runs a build command with nothing of
 # the user's environment and configuration. Paths FROM are recorded as TO: a module holds the paths
-# of its sources. Bitcode in std lets programs be optimised together with it.
+# of its sources. Bitcode in std lets programs be optimised together with it. FLAG may be empty.
 build_with() {
-    flags=$(printf '%s\037' "--remap-path-prefix=$2" -Cembed-bitcode=yes)-Lnative=$1/usr/lib/wasm32-wasi
+    flags=$(printf '%s\037' "--remap-path-prefix=$2" -Cembed-bitcode=yes ${3:+"$3"})-Lnative=$1/usr/lib/wasm32-wasi
     toolchain=$1
-    shift 2
+    shift 3
     env -i PATH="$PATH" CARGO_HOME="$work/cargo-home" CARGO_INCREMENTAL=0 CARGO_ENCODED_RUSTFLAGS="$flags" \
         RUSTC="$toolchain/bin/rustc" CARGO_TARGET_WASM32_WASIP1_LINKER="$toolchain/bin/wasm-ld" "$@"
 }
 
-# Says which files of wasm/ differ from the built ones; fails when any does.
+# compare_modules NAME FOLDER: says which files of FOLDER/wasm differ from those built in $work/NAME; fails when any does.
 compare_modules() {
-    if diff -rq "$work/wasm" "$here/wasm" >"$work/differences"; then
-        say "no difference: $(wc -l <"$work/wasm/SHA256SUMS") modules and SHA256SUMS are what the sources give"
+    built=$work/$1/wasm
+    if diff -rq "$built" "$2/wasm" >"$work/differences"; then
+        say "no difference: $(wc -l <"$built/SHA256SUMS") modules and SHA256SUMS of $1 are what the sources give"
         return
     fi
-    sed "s|$work/wasm|a fresh build|g; s|$here/||g" "$work/differences" >&2
-    fail 'wasm/ is not what the sources give: run sample-tasks/rebuild.sh'
+    sed "s|$built|a fresh build|g; s|$2/||g" "$work/differences" >&2
+    fail "wasm/ of $1 is not what the sources give: run sample-tasks/rebuild.sh"
+}
+
+# replace_modules NAME FOLDER: puts what was built in $work/NAME into FOLDER/wasm.
+replace_modules() {
+    mkdir -p "$2/wasm"
+    rm -f "$2"/wasm/*.wasm
+    cp "$work/$1"/wasm/* "$2/wasm/"
+    (cd "$2/wasm" && wc -c -- *.wasm) >&2
 }
 
 case $# in
@@ -160,6 +187,7 @@ case $# in
     *) usage ;;
 esac
 here=$(cd "$(dirname "$0")" && pwd -P)
+kernels=$(cd "$here/../benches/kernels" && pwd -P)
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/talka-wasm-toolchain
 # shellcheck disable=SC2086 # one line for each package
 finished=$cache/$(printf '%s\n' $recipe $packages | sha256sum | cut -c 1-16)
@@ -186,11 +214,7 @@ if [ ! -d "$finished" ]; then
     make_toolchain
 fi
 build_guests
-if [ $mode = check ]; then
-    compare_modules
-else
-    mkdir -p "$here/wasm"
-    rm -f "$here"/wasm/*.wasm
-    cp "$work"/wasm/* "$here/wasm/"
-    (cd "$here/wasm" && wc -c -- *.wasm) >&2
-fi
+action=replace_modules
+[ $mode = build ] || action=compare_modules
+$action tasks "$here"
+$action kernels "$kernels"

@@ -51,6 +51,7 @@ fn crates_depend_on_each_other_as_the_architecture_says() {
         ("talka-worker", &["talka-core", "talka-proto", "talka-peer", "talka-profile"]),
         ("talka-coordinator-peer", &["talka-core", "talka-proto", "talka-peer", "talka-profile"]),
         ("talka-simulator", &["talka-core"]),
+        ("talka-kernels", &[]),
         (
             "talka",
             &[
@@ -61,6 +62,7 @@ fn crates_depend_on_each_other_as_the_architecture_says() {
                 "talka-worker",
                 "talka-coordinator-peer",
                 "talka-simulator",
+                "talka-kernels",
             ],
         ),
     ]
@@ -174,15 +176,17 @@ fn committed_text_names_no_registry_and_no_private_path() {
 
 #[test]
 fn each_committed_module_is_listed() {
-    let folder = root().join("sample-tasks").join("wasm");
-    let sums = fs::read_to_string(folder.join("SHA256SUMS")).expect("the list");
-    let listed: BTreeSet<&str> = sums.lines().filter_map(|line| line.split_whitespace().nth(1)).collect();
-    let present: Vec<PathBuf> = modules(&folder);
-    assert_eq!(listed.len(), present.len());
-    for path in present {
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        assert!(listed.contains(name.as_str()), "{name} is not in SHA256SUMS");
-        assert!(fs::metadata(&path).expect("there").len() < 200 << 10, "{name} is not small");
+    for package in [root().join("sample-tasks"), root().join("benches").join("kernels")] {
+        let folder = package.join("wasm");
+        let sums = fs::read_to_string(folder.join("SHA256SUMS")).expect("the list");
+        let listed: BTreeSet<&str> = sums.lines().filter_map(|line| line.split_whitespace().nth(1)).collect();
+        let present: Vec<PathBuf> = modules(&folder);
+        assert_eq!(listed.len(), present.len());
+        for path in present {
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            assert!(listed.contains(name.as_str()), "{name} is not in SHA256SUMS");
+            assert!(fs::metadata(&path).expect("there").len() < 200 << 10, "{name} is not small");
+        }
     }
 }
 

@@ -1,0 +1,7 @@
+//! [`talka_kernels::mandelbrot`] as a command.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    talka_kernels::command(talka_kernels::mandelbrot)
+}
