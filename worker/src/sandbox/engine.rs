@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use talka_core::{
+    ids::BlobHash,
     job::TaskLimits,
     limits,
     outcome::{Execution, Exit, Limit, NoResult, Trap},
@@ -24,8 +25,12 @@ use super::{
     wasi,
     world::{Fault, Setting, World},
 };
+
+mod class;
 #[cfg(test)]
 mod tests;
+
+pub(super) use self::class::EngineClass;
 
 /// Memory of a finished program that is cleared by hand and kept, and not given back to the kernel, so
 /// that small programs start without a page fault. Where the kernel tells which pages were touched (6.7),
@@ -85,12 +90,22 @@ fn config() -> Config {
     config
 }
 
+/// What became of a module.
+#[derive(Debug)]
+pub(super) struct Compiled {
+    /// The hash of the module as the counting pass left it.
+    pub(super) transformed: BlobHash,
+    /// Machine code of that.
+    pub(super) code: Vec<u8>,
+}
+
 /// Makes a module count and compiles it for this machine. Slow, and memory-hungry on a hostile module: for
 /// the compile process only.
-pub(super) fn compile(wasm: &[u8]) -> Result<Vec<u8>, EngineError> {
+pub(super) fn compile(wasm: &[u8]) -> Result<Compiled, EngineError> {
     let wasm = meter::instrument(wasm)?;
     let engine = Engine::new(&config()).map_err(|error| EngineError::SetUp(format!("{error:#}")))?;
-    engine.precompile_module(&wasm).map_err(|error| refused(&error))
+    let code = engine.precompile_module(&wasm).map_err(|error| refused(&error))?;
+    Ok(Compiled { transformed: BlobHash::new(*blake3::hash(&wasm).as_bytes()), code })
 }
 
 /// Runs compiled programs, one at a time.
@@ -140,8 +155,9 @@ impl Runner {
     /// The bytes must come from there: they are machine code, and are executed.
     pub(super) fn load(&self, compiled: &[u8]) -> Result<Loaded, EngineError> {
         // SAFETY: `compiled` was made by `compile` in this machine's own compile process: it reaches the
-        // executor over a pipe from the parent, which takes it from nobody else and keeps it in memory
-        // only. The engine itself refuses bytes of another version or configuration. A compile process
+        // executor over a pipe from the parent, which takes it from nobody else, and believes what it finds
+        // on its disk only under a MAC with a key of its own, checked over these very bytes. The
+        // engine itself refuses bytes of another version or configuration. A compile process
         // that was taken over could forge it; then this process, behind the same walls, is what it gets.
         #[expect(unsafe_code, reason = "loading machine code is unsafe by nature")]
         let module = unsafe { Module::deserialize(&self.engine, compiled) };

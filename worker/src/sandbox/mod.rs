@@ -22,6 +22,14 @@
 //! | `process`, `control`, `executor`, `compiler` | the same processes, seen from the parent |
 //! | `local` | one program, once |
 //!
+//! # Compiled modules
+//!
+//! A module is compiled once: [`Compiler::with_cache`] keeps the machine code on the disk. That code is executed, so
+//! only what this machine's own compile process wrote is ever loaded: each file is sealed with a key
+//! that no other program has, and the seal is checked over the very bytes that are used. A file that is
+//! damaged, or comes from somebody else, another engine or another processor, is thrown away and its module
+//! compiled again.
+//!
 //! # Deadlines and pauses
 //!
 //! The program can't see wall-clock time and is not interrupted by it: a deadline is enforced from outside,
@@ -42,9 +50,9 @@ mod wasi;
 mod world;
 
 pub use self::{
-    compiler::{CompileError, Compiler},
+    compiler::{CacheUsage, CompileError, Compiler, cache_usage},
     control::Control,
     executor::{Executor, ExecutorConfig, TaskResult},
     job::{JobWorld, Program, TaskInput},
-    local::{JobParts, LocalRun, RunError, run_one},
+    local::{JobParts, LocalRun, RunError, run_one, run_one_with},
 };
