@@ -58,9 +58,9 @@ fn a_local_run_tells_how_the_program_ended() {
 fn a_program_is_compiled_at_its_first_run_only() {
     let home = tempfile::tempdir().expect("a directory");
     let run = |cache: &Path| {
-        let talka = Talka::new(home.path(), ["run", &sample("empty")]);
+        let talka = Talka::new(home.path(), ["run", "--log", "warn", &sample("empty")]);
         let ended = talka.env("XDG_CACHE_HOME", cache).run().success();
-        assert_eq!(ended.stderr.contains("warn"), !cache.is_dir(), "{}", ended.stderr);
+        assert_eq!(ended.stderr.contains("WARN"), !cache.is_dir(), "{}", ended.stderr);
         assert!(ended.stderr.contains("digest"), "{}", ended.stderr);
     };
     let compiled = || {
