@@ -3,6 +3,7 @@
 //! One file per noun. Each holds the raw flags and the commands; what needs checking beyond what clap
 //! does is turned into a validated value by one `TryFrom` that reports all problems at once.
 
+mod bench;
 mod bundle;
 mod completions;
 mod coordinator;
@@ -136,6 +137,9 @@ enum Command {
     /// Check a program before it is submitted.
     #[command(subcommand)]
     Bundle(bundle::BundleCommand),
+    /// Measure what things cost on this machine.
+    #[command(subcommand)]
+    Bench(bench::BenchCommand),
     /// Find out what is wrong with this machine's setup.
     Doctor(doctor::DoctorFlags),
     /// Print a completion script for a shell.
@@ -165,6 +169,7 @@ impl Command {
             Self::Credit(command) => command.run(out).await,
             Self::Run(flags) => flags.run(out).await,
             Self::Bundle(command) => command.run(out),
+            Self::Bench(command) => command.run(out).await,
             Self::Doctor(flags) => flags.run(out).await,
             Self::Completions(flags) => flags.run(out),
         }

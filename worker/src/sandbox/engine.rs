@@ -59,7 +59,7 @@ fn refused(error: &wasmtime::Error) -> EngineError {
 }
 
 /// The settings of both engines: a compiled module is only loaded when they are equal.
-fn config() -> Config {
+pub(super) fn config() -> Config {
     let mut config = Config::new();
     let off = [
         WasmFeatures::THREADS,
@@ -112,6 +112,8 @@ pub(super) fn compile(wasm: &[u8]) -> Result<Compiled, EngineError> {
 pub(super) struct Runner {
     engine: Engine,
     linker: Linker<Host>,
+    /// Whether the engine counts as well, which is only ever done to measure it.
+    engine_counts: bool,
 }
 
 /// A compiled program, ready to be instantiated.
@@ -129,6 +131,12 @@ pub(super) struct Surroundings<'a> {
 impl Runner {
     /// Sets up the engine. It reserves address space for one program of the largest memory.
     pub(super) fn new() -> Result<Self, EngineError> {
+        Self::with(config(), false)
+    }
+
+    /// The same with other settings, those with which the programs were compiled. `engine_counts` says whether they make
+    /// the engine count.
+    pub(super) fn with(mut config: Config, engine_counts: bool) -> Result<Self, EngineError> {
         let set_up = |error: wasmtime::Error| EngineError::SetUp(format!("{error:#}"));
         let mut pool = PoolingAllocationConfig::new();
         pool.total_core_instances(1)
@@ -142,12 +150,11 @@ impl Runner {
             .linear_memory_keep_resident(KEEP_RESIDENT_BYTES)
             .table_keep_resident(KEEP_RESIDENT_BYTES)
             .pagemap_scan(Enabled::Auto);
-        let mut config = config();
         config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
         let engine = Engine::new(&config).map_err(set_up)?;
         let mut linker = Linker::new(&engine);
         wasi::add_to_linker(&mut linker).map_err(set_up)?;
-        Ok(Self { engine, linker })
+        Ok(Self { engine, linker, engine_counts })
     }
 
     /// Loads what [`compile`] made.
@@ -190,6 +197,9 @@ impl Runner {
         let host = Host { world, memory: None, counters: None, growth, on_progress };
         let mut store = Store::new(&self.engine, host);
         store.limiter(|host| &mut host.growth);
+        if self.engine_counts {
+            store.set_fuel(u64::MAX).map_err(|_| NoResult::Internal)?;
+        }
         let exit = start(&mut store, program, limits.fuel)?;
         let fuel = meter::spent(&mut store, limits.fuel);
         let remains = store.into_data().world.finish();

@@ -21,6 +21,7 @@
 //! | [`walls`] | what these processes can't do |
 //! | `process`, `control`, `executor`, `compiler` | the same processes, seen from the parent |
 //! | `local` | one program, once |
+//! | [`measure`] | the same engine without the walls, for programs of our own |
 //!
 //! # Compiled modules
 //!
@@ -43,6 +44,7 @@ mod executor;
 mod host;
 mod job;
 mod local;
+pub mod measure;
 mod meter;
 mod process;
 pub mod walls;
