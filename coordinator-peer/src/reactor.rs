@@ -46,8 +46,8 @@ pub(crate) enum Event {
     Closed(SessionId),
     /// A worker's capacity changed.
     Capacity(SessionId, Capacity),
-    /// A worker stops and gives back what it holds.
-    Leaving(SessionId),
+    /// A worker takes nothing more and gives back all that it does not keep.
+    Leaving(SessionId, Vec<AttemptId>),
     /// A worker reports.
     Reports(SessionId, Vec<Report>),
     /// A job with all its blobs in place.
@@ -265,7 +265,9 @@ impl Reactor {
             Event::Capacity(session, capacity) => {
                 self.coordinator.on_capacity(now, session, capacity, fx);
             }
-            Event::Leaving(session) => self.coordinator.on_leaving(now, session, fx),
+            Event::Leaving(session, keeping) => {
+                self.coordinator.on_leaving(now, session, &keeping, fx);
+            }
             Event::Reports(session, reports) => self.coordinator.on_reports(now, session, reports, fx),
             Event::Submit { submission, index, reply } => {
                 let answer = self.coordinator.on_submit(now, *submission, fx);

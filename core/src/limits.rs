@@ -259,6 +259,25 @@ pub const BLOB_GC_INTERVAL: Duration = Duration::from_mins(5);
 /// Questions of the provider that wait for an answer, before their transfers wait too.
 pub const BLOB_EVENTS_MAX: usize = 256;
 
+// ---- The volunteer's control ----
+
+/// Shortest slice for which an executor runs or is stopped: well above what a signal and a switch cost.
+pub const DUTY_SLICE_MIN: Duration = Duration::from_millis(10);
+/// Longest such slice where the share allows it: below what a person notices as a stutter.
+pub const DUTY_SLICE_MAX: Duration = Duration::from_millis(50);
+/// Longest pause that ends by itself: who wants more pauses until further notice.
+pub const PAUSE_MAX: Duration = Duration::from_hours(24 * 31);
+/// One request on the control socket: a word and a number.
+pub const CONTROL_REQUEST_BYTES_MAX: usize = 4 << 10;
+/// One answer on the control socket: some 300 bytes for each of [`WORKER_SLOTS_MAX`] slots.
+pub const CONTROL_ANSWER_BYTES_MAX: usize = 1 << 20;
+/// Connections to the control socket that are served at once; others wait in the socket's own queue.
+pub const CONTROL_CONNECTIONS_MAX: usize = 8;
+/// Time for one request on the control socket, question and answer.
+pub const CONTROL_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time for the outputs that a finishing worker keeps to be fetched, before it leaves with them.
+pub const FINISH_KEEPS_OUTPUTS: Duration = Duration::from_mins(1);
+
 // ---- Command line ----
 
 /// Jobs that a selection may name one by one: each is a request.

@@ -105,8 +105,19 @@ pub struct Worker {
     unsettled: usize,
     /// Leases that came.
     arrivals: u64,
-    /// Whether no new attempts are started.
+    /// Whether no new attempts are started, for good.
     draining: bool,
+    /// The same, until the owner says otherwise.
+    paused: bool,
+}
+
+/// What a slot is at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Running {
+    /// The attempt that runs.
+    pub attempt: AttemptId,
+    /// Attempts of its batch that wait behind it.
+    pub behind: usize,
 }
 
 impl Worker {
@@ -122,6 +133,7 @@ impl Worker {
             unsettled: 0,
             arrivals: 0,
             draining: false,
+            paused: false,
         }
     }
 
@@ -163,8 +175,12 @@ impl Worker {
     }
 
     /// New attempts. Those that are held already, those of unknown jobs and those beyond the bound are
-    /// ignored: the coordinator gives them to others when their lease ends.
+    /// ignored: the coordinator gives them to others when their lease ends. So is all that crosses the word that
+    /// this worker takes nothing more: the coordinator knows that it is not kept.
     pub fn on_lease(&mut self, id: JobId, items: Vec<Assignment>, fx: &mut Effects) {
+        if self.draining || self.paused {
+            return;
+        }
         let Some(job) = self.jobs.get_mut(&id) else { return };
         self.arrivals += 1;
         for assignment in items {
@@ -324,9 +340,31 @@ impl Worker {
         }
     }
 
-    /// Starts nothing new from here on. What waits is given back by leaving the session.
+    /// Starts nothing new from here on. What waits is given back, by saying what is [held](Self::holding) still.
     pub fn drain(&mut self) {
         self.draining = true;
+        self.drop_queues();
+    }
+
+    /// Starts nothing new until [`Worker::resume`]; what runs is the slots' business. What waits is given back, as
+    /// by [`Worker::drain`]: others need not wait for this owner.
+    pub fn pause(&mut self) {
+        self.paused = true;
+        self.drop_queues();
+    }
+
+    /// Takes work again.
+    pub fn resume(&mut self, fx: &mut Effects) {
+        self.paused = false;
+        self.start_slots(fx);
+    }
+
+    /// Whether new work is welcome.
+    pub fn takes_work(&self) -> bool {
+        !self.draining && !self.paused
+    }
+
+    fn drop_queues(&mut self) {
         for job in self.jobs.values_mut() {
             for queued in std::mem::take(&mut job.queue) {
                 self.attempts.remove(&queued.assignment.attempt);
@@ -338,6 +376,19 @@ impl Worker {
     pub fn is_drained(&self) -> bool {
         let idle = self.slots.iter().all(|slot| slot.batch.is_empty());
         idle && (self.unsettled == 0 || !self.connected)
+    }
+
+    /// Whether it keeps outputs that the coordinator may yet fetch.
+    pub fn keeps_outputs(&self) -> bool {
+        self.attempts.values().any(|phase| matches!(phase, Phase::Kept))
+    }
+
+    /// What each slot is at; `None` when it is idle.
+    pub fn slots(&self) -> impl Iterator<Item = Option<Running>> {
+        self.slots.iter().map(|slot| {
+            let attempt = slot.batch.front()?.attempt;
+            Some(Running { attempt, behind: slot.batch.len() - 1 })
+        })
     }
 
     /// How many attempts are where.
@@ -390,7 +441,7 @@ impl Worker {
     }
 
     fn start_slots(&mut self, fx: &mut Effects) {
-        while !self.draining && self.unsettled < limits::WORKER_HELD_MAX {
+        while self.takes_work() && self.unsettled < limits::WORKER_HELD_MAX {
             let Some(number) = self.slots.iter().position(|slot| slot.batch.is_empty()) else { return };
             let slots = self.slots.len();
             // The oldest attempt decides which job is next: in which proportion jobs run is for the

@@ -253,7 +253,7 @@ impl World<'_> {
             (FromWorker::Leaving, Some(session)) => {
                 self.note(format_args!("worker {volunteer} leaves"));
                 self.hub_event(|hub, now| {
-                    hub.coordinator.on_leaving(now, session, &mut hub.gathering.fx);
+                    hub.coordinator.on_leaving(now, session, &[], &mut hub.gathering.fx);
                 });
             }
             (message, session) => panic!("{message:?} on {session:?}"),

@@ -115,7 +115,7 @@ enum Command {
     /// Own jobs: hand them out, check results, record credit.
     #[command(subcommand)]
     Coordinator(coordinator::CoordinatorCommand),
-    /// Donate this machine's spare time.
+    /// Donate this machine's spare time, and say when and how much.
     #[command(subcommand)]
     Worker(worker::WorkerCommand),
     /// Submit a program and its inputs as a job.
@@ -150,9 +150,8 @@ impl Command {
     /// Servers say what they do; commands only what goes wrong, and that of the connection in their own words.
     fn default_log(&self) -> &'static str {
         match self {
-            Self::Coordinator(coordinator::CoordinatorCommand::Start(_)) | Self::Worker(_) => {
-                "info,iroh=error,iroh_blobs=error,noq=error"
-            }
+            Self::Coordinator(coordinator::CoordinatorCommand::Start(_))
+            | Self::Worker(worker::WorkerCommand::Start(_)) => "info,iroh=error,iroh_blobs=error,noq=error",
             _ => "error,iroh=off,noq=off",
         }
     }

@@ -8,15 +8,18 @@
 //! ```text
 //!   session ──┐            ┌──▶ fetch (blobs, compiler) ──┐
 //!             ├──▶ shell ──┤                              ├──▶ shell
-//!   machine ──┘            └──▶ slots (executors) ────────┘
+//!   machine ──┤            └──▶ slots (executors) ────────┘
+//!   owner   ──┘
 //! ```
 //!
 //! | module | subject |
 //! |---|---|
 //! | [`sandbox`] | where programs of strangers run; the only place that knows wasmtime |
+//! | [`control`] | the owner's hand on a running worker: a socket in its data directory |
 //! | [`world`] | from a task to what the sandbox runs, and back to a report |
 
 mod capacity;
+pub mod control;
 mod fetch;
 pub mod sandbox;
 mod session;
@@ -27,6 +30,7 @@ pub mod world;
 use std::{net::SocketAddr, path::PathBuf};
 
 use talka_core::{
+    duty::CpuPercent,
     ids::{PeerId, SlotNo},
     outcome::Execution,
     quantities::Bytes,
@@ -40,14 +44,18 @@ use talka_peer::{
     ticket::Ticket,
     transfer,
 };
-use tokio::sync::mpsc;
+use tokio::{
+    sync::{mpsc, watch},
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     capacity::Machine,
+    control::{ControlError, Pause},
     fetch::Fetcher,
-    sandbox::{Compiler, Executor, ExecutorConfig},
-    shell::{EVENT_QUEUE, Shell, SlotHandle},
+    sandbox::{Compiler, Executor, ExecutorConfig, Place, throttle},
+    shell::{EVENT_QUEUE, Owner, Shell, SlotHandle},
     slots::Slot,
 };
 
@@ -68,6 +76,8 @@ pub struct WorkerConfig {
     pub slots: Option<u32>,
     /// Memory of all slots together; half of the machine's unless set.
     pub memory: Option<Bytes>,
+    /// Share of each processor that it uses, until its owner says otherwise.
+    pub cpu_percent: CpuPercent,
     /// Where to listen for other peers; any free port unless set.
     pub bind: Option<SocketAddr>,
     /// The program that is started for executor and compile processes: `talka` itself.
@@ -79,6 +89,9 @@ pub struct WorkerConfig {
 /// The worker can't start, or had to stop.
 #[derive(Debug, thiserror::Error)]
 pub enum WorkerError {
+    /// Another worker has the data directory, or the owner could not reach this one.
+    #[error(transparent)]
+    Control(#[from] ControlError),
     /// The key can't be used.
     #[error(transparent)]
     Identity(#[from] IdentityError),
@@ -110,6 +123,7 @@ pub async fn run(
     shutdown: CancellationToken,
     on_ready: impl FnOnce(PeerId),
 ) -> Result<(), WorkerError> {
+    let socket = control::Socket::bind(&config.data_dir).await?;
     let identity = Identity::load_or_create(&config.data_dir)?;
     let peer = identity.peer_id();
     let mut listen = EndpointConfig::new(identity);
@@ -137,8 +151,14 @@ pub async fn run(
         events.clone(),
     );
     let machine = Machine::new(config.slots, config.memory)?;
-    let slots = start_slots(&config, machine.slots(), &blobs, &events).await?;
-    let shell = Shell::new(machine, slots, fetcher, blobs.clone(), incoming);
+    let (share, shares) = watch::channel(config.cpu_percent);
+    let slots = start_slots(&config, machine.slots(), &blobs, &events, &shares).await?;
+    let pause = Pause::load(&config.data_dir, control::now_millis());
+    let owner = Owner::new(peer, config.ticket.coordinator.peer, pause, share);
+    // One request is obeyed at a time.
+    let (ask, asked) = mpsc::channel(1);
+    let control = tokio::spawn(control::serve(socket, config.data_dir.clone(), ask));
+    let shell = Shell::new(machine, slots, fetcher, blobs.clone(), incoming, owner, asked);
 
     let (up, mut is_up) = mpsc::channel(1);
     let session = tokio::spawn(session::keep(client, events, up, stopping.clone()));
@@ -159,6 +179,9 @@ pub async fn run(
     stopping.cancel();
     session.abort();
     shell.abort();
+    control.abort();
+    // So that the socket is gone before the process is.
+    drop(control.await);
     drop(offered.await);
     drop(router.shutdown().await);
     endpoint.close().await;
@@ -171,12 +194,17 @@ async fn start_slots(
     count: u32,
     blobs: &BlobStore,
     events: &mpsc::Sender<shell::Event>,
+    shares: &watch::Receiver<CpuPercent>,
 ) -> Result<Vec<SlotHandle>, WorkerError> {
     let mut slots = Vec::new();
+    let epoch = Instant::now();
     for number in 0..count {
         let executable = config.executable.clone();
         let executor = Executor::spawn(ExecutorConfig { exe: executable.clone() }).await;
         let executor = executor.map_err(|source| WorkerError::Executor { executable, source })?;
+        let control = executor.control();
+        let place = Place { slot: number, slots: count, epoch };
+        tokio::spawn(throttle(control.clone(), shares.clone(), place));
         let slot = Slot {
             number: SlotNo::new(number),
             executor,
@@ -187,7 +215,7 @@ async fn start_slots(
         // One batch at a time: the shell starts a slot only when it is idle.
         let (batches, waiting) = mpsc::channel(1);
         tokio::spawn(slot.run(waiting));
-        slots.push(SlotHandle { batches, stop: CancellationToken::new() });
+        slots.push(SlotHandle { batches, stop: CancellationToken::new(), control });
     }
     Ok(slots)
 }

@@ -1,5 +1,9 @@
 //! The task that owns the worker's state: events in, effects out.
 
+mod owner;
+
+pub(crate) use self::owner::Owner;
+
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use talka_core::{
@@ -17,7 +21,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     capacity::{self, Machine},
+    control::Asked,
     fetch::Fetcher,
+    sandbox::Control,
     slots::{Batch, Finished, ReadyJob, output_tag},
 };
 
@@ -66,12 +72,16 @@ pub(crate) struct Shell {
     fetcher: Fetcher,
     blobs: BlobStore,
     events: mpsc::Receiver<Event>,
+    owner: Owner,
+    /// What the owner asks.
+    asked: mpsc::Receiver<Asked>,
 }
 
 /// A slot, from the shell's side.
 pub(crate) struct SlotHandle {
     pub(crate) batches: mpsc::Sender<Batch>,
     pub(crate) stop: CancellationToken,
+    pub(crate) control: Control,
 }
 
 impl Shell {
@@ -81,9 +91,11 @@ impl Shell {
         fetcher: Fetcher,
         blobs: BlobStore,
         events: mpsc::Receiver<Event>,
+        owner: Owner,
+        asked: mpsc::Receiver<Asked>,
     ) -> Self {
         let capacity = machine.look(Capacity::default());
-        Self {
+        let mut shell = Self {
             worker: Worker::new(machine.slots()),
             machine,
             capacity,
@@ -94,7 +106,11 @@ impl Shell {
             fetcher,
             blobs,
             events,
-        }
+            owner,
+            asked,
+        };
+        shell.pause_from_the_start();
+        shell
     }
 
     /// Runs until `shutdown`; then what runs may finish for a short while, what is finished is reported,
@@ -121,7 +137,11 @@ impl Shell {
                     }
                     self.worker.flush(&mut fx);
                 }
-                _ = looks.tick() => self.look(),
+                Some(asked) = self.asked.recv() => self.obey(asked, &mut fx),
+                _ = looks.tick() => {
+                    self.look();
+                    self.look_at_pause(&mut fx);
+                }
                 () = shutdown.cancelled(), if !draining => {
                     draining = true;
                     self.worker.drain();
@@ -135,12 +155,13 @@ impl Shell {
             }
             self.act(fx);
             self.tell_capacity();
-            if draining && self.worker.is_drained() {
+            if self.has_finished() || (draining && self.is_drained()) {
                 break;
             }
         }
         if let Some(outbound) = &self.outbound {
-            let leaving = wire::WorkerMessage { message: Some(Message::Leaving(wire::Leaving {})) };
+            let leaving =
+                wire::WorkerMessage { message: Some(Message::Leaving(wire::Leaving { keeping: vec![] })) };
             // If it does not get through, the coordinator finds out by itself.
             drop(outbound.try_send(leaving));
         }
@@ -148,14 +169,17 @@ impl Shell {
 
     fn apply(&mut self, event: Event, fx: &mut Effects) {
         match event {
-            Event::Opening(reply) => drop(reply.send((self.capacity, self.worker.holding()))),
+            Event::Opening(reply) => drop(reply.send((self.offer(), self.worker.holding()))),
             Event::Welcome { unknown, outbound } => {
                 self.outbound = Some(outbound);
                 self.told = None;
+                self.owner.note_session();
                 self.worker.on_welcome(&unknown, fx);
             }
             Event::Disconnected => {
-                self.outbound = None;
+                if self.outbound.take().is_some() {
+                    self.owner.note_session();
+                }
                 self.worker.on_disconnected();
             }
             Event::Job(job, spec) => self.worker.on_job(job, spec),
@@ -172,6 +196,7 @@ impl Shell {
             }
             Event::Finished(finished) => {
                 self.note_speed(&finished);
+                self.owner.note_finished(&finished);
                 self.worker.on_finished(finished.slot, finished.report, fx);
             }
             Event::Stopped(slot) => self.worker.on_stopped(slot, fx),
@@ -228,6 +253,7 @@ impl Shell {
         if outbound.try_send(wire::WorkerMessage { message: Some(message) }).is_err() {
             // The session is stuck or gone: it opens anew, and what was not settled is said again.
             self.outbound = None;
+            self.owner.note_session();
             self.worker.on_disconnected();
         }
     }
@@ -272,12 +298,17 @@ impl Shell {
             fetched_from_peers: Bytes::new(from_peers),
             ..self.capacity
         };
-        let told = self.told.get_or_insert_with(Capacity::default);
-        let rounded = Capacity { fuel_per_sec: rounded(self.capacity.fuel_per_sec), ..self.capacity };
-        if capacity::differs(told, &rounded) {
-            *told = rounded;
+        let rounded = Capacity { fuel_per_sec: rounded(self.capacity.fuel_per_sec), ..self.offer() };
+        if capacity::differs(&self.told.unwrap_or_default(), &rounded) {
+            self.told = Some(rounded);
             self.send(Message::Capacity(rounded.into()));
         }
+    }
+
+    /// What the coordinator is to know of this machine: no slots while no work is welcome.
+    fn offer(&self) -> Capacity {
+        let slots = if self.worker.takes_work() { self.capacity.slots } else { 0 };
+        Capacity { slots, ..self.capacity }
     }
 
     fn look(&mut self) {

@@ -1,6 +1,6 @@
 //! The slots: one task each, which owns a warm executor process.
 
-use std::{ops::Range, sync::Arc, time::Instant};
+use std::{ops::Range, sync::Arc};
 
 use bytes::Bytes;
 use talka_core::{
@@ -84,18 +84,21 @@ impl Slot {
         let digests: Vec<_> = inputs.iter().map(|input| batch.job.world.input_digest(input)).collect();
         // Bounds what waits for the shell to the size of the batch.
         let (results, mut finished) = mpsc::channel(attempts.len().max(1));
+        // Without the owner's pauses: they say nothing about the task or the machine.
+        let clock = self.executor.control();
         let run = self.executor.run(&batch.job.world, inputs, results);
         tokio::pin!(run);
         let mut running = true;
-        let mut started = Instant::now();
+        let mut started = clock.unpaused();
         loop {
             tokio::select! {
                 biased;
                 result = finished.recv() => {
                     let Some((position, outcome)) = result else { return Ok(()) };
                     let position: usize = position;
-                    let micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
-                    started = Instant::now();
+                    let now = clock.unpaused();
+                    let micros = u64::try_from(now.saturating_sub(started).as_micros()).unwrap_or(u64::MAX);
+                    started = now;
                     let (attempt, input) = (attempts[position], digests[position]);
                     let outcome = tampered(self.tamper, outcome);
                     let fuel = outcome.as_ref().map(|execution| execution.fuel).unwrap_or_default();

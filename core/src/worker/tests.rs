@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, ops::Range, sync::Arc};
 
 use proptest::prelude::*;
 
-use super::{Assignment, Effects, Load, Start, Worker};
+use super::{Assignment, Effects, Load, Running, Start, Worker};
 use crate::{
     coordinator::{Report, ReportOutcome, ReportOutput},
     ids::{AttemptId, BlobHash, InputDigest, JobId, ResultDigest, SlotNo, TaskId},
@@ -590,6 +590,65 @@ fn draining_without_a_session_waits_for_nobody() {
 }
 
 #[test]
+fn a_paused_worker_keeps_what_runs_and_takes_nothing() {
+    let mut rig = Rig::ready(2);
+    rig.lease(0..10);
+    rig.worker.pause();
+    assert!(!rig.worker.takes_work());
+    assert_eq!(rig.worker.holding(), attempts(0..2), "what waits is given back");
+    rig.lease(10..12);
+    assert_eq!(rig.worker.holding(), attempts(0..2), "what was on its way is not taken");
+    // A slot may have finished in the moment of the pause.
+    rig.finish(0);
+    assert_eq!(rig.running(0), None);
+    assert_eq!(rig.sends(), [attempts(0..1)], "and is reported");
+    let running = Running { attempt: attempt(1), behind: 0 };
+    assert_eq!(rig.worker.slots().collect::<Vec<_>>(), [None, Some(running)]);
+
+    rig.act(Worker::resume);
+    rig.lease(12..13);
+    assert_eq!((rig.running(0), rig.running(1)), (Some(attempt(12)), Some(attempt(1))));
+}
+
+#[test]
+fn what_a_stopped_slot_gives_back_during_a_pause_runs_afterwards() {
+    let mut rig = Rig::ready(1);
+    rig.lease(0..4);
+    rig.finish(0);
+    assert_eq!(rig.batch(0), attempts(1..4));
+    rig.worker.pause();
+    rig.cancel(&attempts(1..2));
+    rig.stopped(0);
+    assert_eq!((rig.running(0), rig.worker.holding()), (None, vec![attempt(0), attempt(2), attempt(3)]));
+    rig.act(Worker::resume);
+    assert_eq!(rig.batch(0), attempts(2..4));
+}
+
+#[test]
+fn a_worker_that_finishes_does_not_start_anew_at_the_end_of_a_pause() {
+    let mut rig = Rig::ready(1);
+    rig.lease(0..3);
+    rig.worker.pause();
+    rig.worker.drain();
+    rig.act(Worker::resume);
+    rig.finish(0);
+    rig.lease(3..5);
+    assert_eq!((rig.running(0), rig.worker.takes_work()), (None, false));
+}
+
+#[test]
+fn outputs_that_may_be_fetched_are_known() {
+    let mut rig = Rig::ready(1);
+    rig.lease(0..1);
+    rig.finish_as(0, large(attempt(0)));
+    assert!(!rig.worker.keeps_outputs(), "its report comes first");
+    rig.settle(&attempts(0..1), &[]);
+    assert!(rig.worker.keeps_outputs());
+    rig.settle(&[], &attempts(0..1));
+    assert!(!rig.worker.keeps_outputs());
+}
+
+#[test]
 fn events_of_slots_that_do_not_exist_or_are_idle_are_ignored() {
     let mut rig = Rig::ready(1);
     for slot in [0, 9] {
@@ -615,6 +674,8 @@ enum Event {
     Release { held: usize },
     Cancel { held: usize },
     Ended(u64),
+    Pause,
+    Resume,
     Disconnect,
     Welcome { forgets: usize },
 }
@@ -632,6 +693,8 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
         2 => (0usize..9).prop_map(|held| Event::Release { held }),
         2 => (0usize..9).prop_map(|held| Event::Cancel { held }),
         1 => job.prop_map(Event::Ended),
+        1 => Just(Event::Pause),
+        2 => Just(Event::Resume),
         1 => Just(Event::Disconnect),
         2 => (0usize..9).prop_map(|forgets| Event::Welcome { forgets }),
     ];
@@ -675,6 +738,8 @@ fn apply(rig: &mut Rig, event: &Event, stopping: &mut Vec<SlotNo>) {
             }
         }
         Event::Ended(job) => rig.act(|worker, fx| worker.on_ended(JobId::new(job), fx)),
+        Event::Pause => rig.worker.pause(),
+        Event::Resume => rig.act(Worker::resume),
         Event::Disconnect => {
             rig.sent.clear();
             rig.worker.on_disconnected();
@@ -704,7 +769,8 @@ proptest! {
             prop_assert!(rig.sent.len() <= 4, "no more messages than the window: {:?}", rig.sent);
             prop_assert!(load.running <= 3 && (in_slots > 0) == (load.running > 0));
         }
-        // Blobs arrive, slots go on, and everything that is reported is settled.
+        // The owner lets it work, blobs arrive, slots go on, and everything that is reported is settled.
+        rig.act(Worker::resume);
         for job in 1..4 {
             rig.act(|worker, fx| worker.on_fetched(JobId::new(job), fx));
         }

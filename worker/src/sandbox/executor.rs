@@ -14,11 +14,12 @@ use talka_core::{
     limits,
     outcome::{Execution, Exit, NoResult, Output},
 };
-use tokio::{io::AsyncWriteExt as _, process::ChildStdin, sync::mpsc, time::timeout};
+use tokio::{io::AsyncWriteExt as _, process::ChildStdin, sync::mpsc};
 
 use super::{
     child::frame::{self, Ended, Frame, FromExecutor, ToExecutor},
-    control::{Attached, Control, Deadline},
+    control::{Attached, Control},
+    deadline::Deadline,
     job::{JobWorld, TaskInput},
     process::{ChildProcess, Role, Stdout},
 };
@@ -54,7 +55,7 @@ pub struct Executor {
 #[derive(Debug)]
 struct Warm {
     // First, so that it is dropped before the child is: its number is free for others afterwards.
-    _attached: Attached,
+    attached: Attached,
     process: ChildProcess,
     /// Least recently used first.
     jobs: VecDeque<LoadedJob>,
@@ -164,7 +165,7 @@ impl Executor {
     async fn start(&self) -> io::Result<Warm> {
         let (process, _) = ChildProcess::spawn(&self.config.exe, Role::Executor).await?;
         let attached = self.control.attach(process.pid);
-        Ok(Warm { _attached: attached, process, jobs: VecDeque::new(), next_task: 0 })
+        Ok(Warm { attached, process, jobs: VecDeque::new(), next_task: 0 })
     }
 
     /// A child that has the job. It is taken out of `self`, so that it dies if the caller is dropped.
@@ -217,7 +218,12 @@ impl Warm {
             frame::encode_head(&mut heads, &last, 0)?;
             stdin.write_all(&heads).await
         };
-        timeout(SEND_JOB_TIMEOUT, send).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+        // Who is paused takes nothing, and that is no fault.
+        let mut deadline = Deadline::new(self.attached.control(), SEND_JOB_TIMEOUT);
+        tokio::select! {
+            sent = send => sent?,
+            () = deadline.passed() => return Err(io::ErrorKind::TimedOut.into()),
+        }
         self.jobs.push_back(LoadedJob { number, world: Arc::downgrade(job), bytes });
         Ok(number)
     }
@@ -240,6 +246,7 @@ struct Batch<'a> {
 impl Batch<'_> {
     /// Writes tasks and reads results at the same time: neither waits for the other.
     async fn run(&self, child: &mut Warm, control: &Control) -> BatchEnd {
+        let _busy = control.busy();
         let first_task = child.next_task;
         child.next_task += self.rest().len() as u64;
         let writing = self.write(&mut child.process.stdin, first_task);

@@ -466,8 +466,17 @@ impl Worker<'_> {
     /// It says goodbye.
     pub(super) fn leaves(mut self) -> Self {
         let session = self.session();
-        self.grid.event(|coordinator, now, fx| coordinator.on_leaving(now, session, fx));
+        self.grid.event(|coordinator, now, fx| coordinator.on_leaving(now, session, &[], fx));
         self.dies()
+    }
+
+    /// Its owner wants a pause: it keeps what it runs and gives back the rest.
+    pub(super) fn pauses(mut self, running: &[u64]) -> Self {
+        let keeping: Vec<AttemptId> = running.iter().map(|index| self.attempt(*index)).collect();
+        self.machine().holds.retain(|attempt| keeping.contains(attempt));
+        let session = self.session();
+        self.grid.event(|coordinator, now, fx| coordinator.on_leaving(now, session, &keeping, fx));
+        self
     }
 
     pub(super) fn is_connected(&mut self) -> bool {
