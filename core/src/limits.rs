@@ -75,11 +75,11 @@ pub const TASK_FILE_NAME_BYTES_MAX: usize = 255;
 pub const TASK_OPEN_FILES_MAX: usize = 256;
 /// Files under `/checkpoint` together: they are written to disk again and again.
 pub const TASK_CHECKPOINT_BYTES_MAX: u64 = 64 << 20;
-/// Nested calls of a program: 8 units for a call, and one for each of its locals and operands. Some 40,000
-/// calls of ordinary functions.
+/// Nested calls of a program: 8 units for a call, and one for each of its locals and operands, or one for each four
+/// values that it computes, if that is more. Some 40,000 calls of ordinary functions.
 pub const TASK_CALL_DEPTH_MAX: i32 = 1_000_000;
-/// Native stack of a program, touched only as far as it is used: twice what [`TASK_CALL_DEPTH_MAX`] takes at the
-/// 16 bytes a unit of code full of vectors (4 to 8 bytes are usual), so that the count strikes first.
+/// Native stack of a program, touched only as far as it is used: the 32 bytes of each unit of [`TASK_CALL_DEPTH_MAX`] (4
+/// to 8 bytes are usual) and 1.5 MB for the function at the bottom, so that the count strikes first.
 pub const TASK_STACK_BYTES: usize = 32 << 20;
 /// Virtual time that a program may sleep in all.
 pub const TASK_SLEEP_MAX: Duration = Duration::from_hours(24 * 30);
@@ -98,8 +98,9 @@ pub const MODULE_LOCALS_MAX: u32 = 10_000;
 pub const MODULE_TABLES_MAX: u32 = 4;
 /// Elements of a table: 8 bytes each on the host, beside the memory limit.
 pub const MODULE_TABLE_ELEMENTS_MAX: u64 = 200_000;
-/// Data segments of a module; `SpiderMonkey` has 10,000.
-pub const MODULE_DATA_SEGMENTS_MAX: u32 = 20_000;
+/// Data segments of a module: Go's linker leaves out zeros, so that its smallest program has 28,000. Engines
+/// themselves stop at 100,000.
+pub const MODULE_DATA_SEGMENTS_MAX: u32 = 90_000;
 /// Globals of a module.
 pub const MODULE_GLOBALS_MAX: u32 = 10_000;
 /// CPU time of one compilation.
