@@ -110,6 +110,8 @@ fn submission(quorum: u32) -> Submission {
         quorum,
         seed: 0,
         clock_secs: CLOCK_SECS_DEFAULT,
+        priority: 0,
+        on: vec![],
     };
     Submission { request: [0; 16], submitter: PeerId::new([0; 32]), spec: spec.validate().expect("valid") }
 }

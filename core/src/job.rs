@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     ids::{BlobHash, PeerId},
     limits,
+    precedence::Priority,
     quantities::{Bytes, Fuel},
 };
 
@@ -126,6 +127,12 @@ pub struct RawJobSpec {
     pub seed: u64,
     /// Start of the virtual clock in seconds since the Unix epoch.
     pub clock_secs: u64,
+    /// Among its submitter's jobs, those of higher priority go first. It may be changed while the job runs.
+    #[serde(default)]
+    pub priority: i64,
+    /// The only peers that may get attempts; anybody when empty.
+    #[serde(default)]
+    pub on: Vec<PeerId>,
 }
 
 /// A job that breaks no rule.
@@ -134,6 +141,7 @@ pub struct RawJobSpec {
 pub struct JobSpec {
     raw: RawJobSpec,
     quorum: NonZeroU32,
+    priority: Priority,
 }
 
 impl std::ops::Deref for JobSpec {
@@ -185,10 +193,19 @@ impl RawJobSpec {
             let max = limits::QUORUM_MAX;
             problems.push(format!("quorum {} is not between 1 and {max}", self.quorum));
         }
+        let priority = Priority::new(self.priority);
+        if let Err(problem) = priority {
+            problems.push(problem.to_string());
+        }
+        self.on.sort();
+        self.on.dedup();
+        self.check_targets(&mut problems);
         self.env.sort();
         self.datasets.sort_by(|a, b| a.name.cmp(&b.name));
-        match quorum {
-            Some(quorum) if problems.is_empty() => Ok(JobSpec { raw: self, quorum }),
+        match (quorum, priority) {
+            (Some(quorum), Ok(priority)) if problems.is_empty() => {
+                Ok(JobSpec { raw: self, quorum, priority })
+            }
             _ => Err(InvalidJob { problems }),
         }
     }
@@ -259,6 +276,18 @@ impl RawJobSpec {
         }
     }
 
+    fn check_targets(&self, problems: &mut Vec<String>) {
+        let peers = self.on.len();
+        over(problems, "on", peers as u64, limits::JOB_TARGETS_MAX as u64, "peers");
+        let quorum = usize::try_from(self.quorum).unwrap_or(usize::MAX);
+        if peers > 0 && quorum > peers {
+            problems.push(format!(
+                "quorum {quorum} can't be reached by the {peers} peer(s) that the job is meant for; name more of \
+                 them or lower --quorum"
+            ));
+        }
+    }
+
     fn check_limits(&self, problems: &mut Vec<String>) {
         let TaskLimits { memory, fuel, output, deadline } = self.limits;
         over(problems, "memory", memory.get(), limits::TASK_MEMORY_BYTES_MAX, "bytes");
@@ -290,6 +319,16 @@ impl JobSpec {
     /// Attempts that must agree.
     pub fn quorum(&self) -> u32 {
         self.quorum.get()
+    }
+
+    /// Where it stands among its submitter's jobs when it begins.
+    pub fn priority(&self) -> Priority {
+        self.priority
+    }
+
+    /// Whether a peer may get attempts of it.
+    pub fn is_meant_for(&self, peer: PeerId) -> bool {
+        self.on.is_empty() || self.on.binary_search(&peer).is_ok()
     }
 
     /// `argv` of the task at `position`: the job's name for `argv[0]`, `{index}` substituted.
@@ -376,6 +415,8 @@ pub(crate) mod tests {
             quorum,
             seed: 0,
             clock_secs: CLOCK_SECS_DEFAULT,
+            priority: 0,
+            on: vec![],
         }
     }
 
@@ -406,10 +447,26 @@ pub(crate) mod tests {
             }],
             limits: TaskLimits { memory: Bytes::new(1), ..TaskLimits::default() },
             quorum: 0,
+            priority: 101,
+            on: (0..=limits::JOB_TARGETS_MAX)
+                .map(|n| PeerId::new([u8::try_from(n).expect("few"); 32]))
+                .collect(),
             ..raw(1, 1)
         };
         let InvalidJob { problems } = broken.validate().expect_err("broken");
-        assert_eq!(problems.len(), 7, "{problems:#?}");
+        assert_eq!(problems.len(), 9, "{problems:#?}");
+    }
+
+    #[test]
+    fn a_quorum_must_be_reachable_by_the_peers_that_the_job_is_meant_for() {
+        let [a, b, c] = [1, 2, 3].map(|byte| PeerId::new([byte; 32]));
+        let meant_for = |on: &[PeerId], quorum| RawJobSpec { on: on.to_vec(), ..raw(1, quorum) }.validate();
+        let spec = meant_for(&[c, a, c], 2).expect("two peers can agree");
+        assert_eq!([a, b, c].map(|peer| spec.is_meant_for(peer)), [true, false, true]);
+        assert!(meant_for(&[a, a, a], 2).is_err(), "one peer named thrice is one peer");
+        assert!(meant_for(&[a, b, c], 4).is_err());
+        let anybody = meant_for(&[], 4).expect("anybody");
+        assert!(anybody.is_meant_for(b));
     }
 
     #[test]

@@ -15,6 +15,7 @@
 //! | [`quantities`] | fuel, bytes, credit, time |
 //! | [`limits`] | every bound, with its unit and its reason |
 //! | [`job`] | what a submitter asks for, raw and validated |
+//! | [`precedence`] | who goes first: weights of submitters, priorities of jobs |
 //! | [`outcome`] | how an execution can end |
 //! | [`digest`] | what must agree between two executions, as one hash |
 //! | [`packing`] | the packed inputs of a job: many small inputs in one blob |
@@ -41,6 +42,7 @@ pub mod job;
 pub mod limits;
 pub mod outcome;
 pub mod packing;
+pub mod precedence;
 pub mod quantities;
 pub mod swarm;
 pub mod validation;

@@ -39,6 +39,14 @@ pub const ATTEMPTS_BEYOND_QUORUM_MAX: u32 = 8;
 pub const NO_RESULTS_MAX: u32 = 4;
 /// Unfinished jobs of one coordinator: each is looked at when work is handed out.
 pub const ACTIVE_JOBS_MAX: usize = 10_000;
+/// Lowest priority of a job.
+pub const PRIORITY_MIN: i32 = -100;
+/// Highest priority of a job: as many steps each way as anybody can tell apart.
+pub const PRIORITY_MAX: i32 = 100;
+/// Largest weight of a submitter; more would leave the others nothing that they notice.
+pub const WEIGHT_MAX: u32 = 1000;
+/// Peers that a job may be meant for: they are named one by one, and travel with the job.
+pub const JOB_TARGETS_MAX: usize = 64;
 /// Touched, unfinished tasks of one job, about 200 bytes each: a job that only one peer works at must
 /// not pile up half-validated tasks without end.
 pub const OPEN_TASKS_MAX: usize = 500_000;
@@ -124,6 +132,28 @@ pub const EXECUTOR_LOADED_BYTES_MAX: u64 = 512 << 20;
 pub const LEASE_ITEMS_MAX: usize = 512;
 /// Attempts that one worker may hold: bounds what its loss can cost.
 pub const WORKER_IN_FLIGHT_MAX: usize = 8192;
+/// Attempts that a worker may hold before any of its results was validated: two for each of 32 slots. A larger
+/// machine gets more after its first results.
+pub const WORKER_IN_FLIGHT_START: usize = 64;
+/// Jobs in a row that may go before an older one of the same submitter and priority because the worker has their
+/// blobs already.
+pub const LOCALITY_PASSES_MAX: u32 = 16;
+/// Further jobs that are looked at for one whose blobs the worker has.
+pub const LOCALITY_LOOK_MAX: usize = 64;
+/// Time that an attempt runs at least before its task is given to a second worker as well.
+pub const STRAGGLER_AGE_MIN: Duration = Duration::from_secs(5);
+/// How many times longer than most others an attempt takes before its task is given to a second worker.
+pub const STRAGGLER_FACTOR: u32 = 2;
+/// Results of a job before it is known how long its attempts usually take.
+pub const STRAGGLER_SAMPLES_MIN: u64 = 3;
+/// One connected slot in so many may run a second attempt for a straggler.
+pub const STRAGGLER_SLOTS_SHARE: u64 = 8;
+/// Leases of one job that are searched for stragglers in one go, oldest first.
+pub const STRAGGLER_LEASES_MAX: usize = 16;
+/// Idle workers that are considered for one straggler.
+pub const STRAGGLER_HELPERS_MAX: usize = 64;
+/// Peers that are named for each reason why workers are passed over.
+pub const EXPLAINED_PEERS_MAX: usize = 5;
 /// Work that a worker is kept supplied with beyond what it runs.
 pub const PREFILL: Duration = Duration::from_millis(500);
 /// Part of a lease's time that is not for running: waiting in the queue, fetching, reporting.

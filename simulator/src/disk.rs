@@ -14,6 +14,7 @@ use talka_core::{
     ids::{AttemptId, JobId, LeaseId, PeerId, PeerNo, TaskId},
     job::JobState,
     limits,
+    precedence::Weight,
     quantities::Credit,
 };
 
@@ -27,6 +28,7 @@ pub(crate) struct Disk {
     pending: BTreeMap<AttemptId, PendingRow>,
     finals: BTreeMap<TaskId, FinalRow>,
     credit: BTreeMap<PeerNo, CreditDelta>,
+    weights: BTreeMap<PeerNo, Weight>,
     /// Attempts of the open leases, and whose they are.
     leased: BTreeMap<AttemptId, PeerNo>,
     /// Peers that never lie.
@@ -68,6 +70,13 @@ impl Disk {
             let (_, shard) = self.jobs.get_mut(job).expect("progress of a job that exists");
             assert!(row.cursor >= shard.cursor && row.attempts >= shard.attempts, "job {job} goes forward");
             *shard = *row;
+        }
+        for (job, standing) in &batch.standings {
+            self.jobs.get_mut(job).expect("a change of a job that exists").0.standing = *standing;
+        }
+        for (peer, weight) in &batch.weights {
+            assert!(self.peers.contains_key(peer), "a weight of a known peer");
+            self.weights.insert(*peer, *weight);
         }
         // An attempt may be leased and reported in one batch, and so may be closed what others opened.
         for lease in batch.leases_opened.values() {
@@ -214,7 +223,8 @@ impl Disk {
             }
         };
         let peers = self.peers.iter().map(|(no, id)| PeerRow { no: *no, id: *id });
-        Snapshot { peers: peers.collect(), jobs: self.jobs.iter().map(job).collect() }
+        let weights = self.weights.clone();
+        Snapshot { peers: peers.collect(), weights, jobs: self.jobs.iter().map(job).collect() }
     }
 
     /// The books at the end.

@@ -76,6 +76,8 @@ impl World<'_> {
                 quorum,
                 seed: 0,
                 clock_secs: CLOCK_SECS_DEFAULT,
+                priority: i64::from(number % 5) - 2,
+                on: vec![],
             };
             let Ok(spec) = raw.validate() else { panic!("the scenario asks for invalid jobs") };
             let mut request = [0; 16];

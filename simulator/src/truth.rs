@@ -6,7 +6,7 @@ use talka_core::{
     coordinator::{ReportOutcome, ReportOutput},
     digest::result_digest,
     ids::{AttemptId, BlobHash, InputDigest, JobId, ResultDigest, TaskId},
-    job::BlobRef,
+    job::{BlobRef, TaskLimits},
     outcome::{Exit, Output},
     quantities::{Bytes, Fuel},
 };
@@ -36,7 +36,8 @@ impl Answer {
     /// A wrong one: `liar` makes it different from those of others.
     pub(crate) fn wrong(task: TaskId, liar: Option<usize>) -> Self {
         let stdout = liar.map_or("wrong".into(), |liar| format!("wrong, says {liar}"));
-        let fuel = Fuel::new(u64::MAX);
+        // As much as anybody may claim.
+        let fuel = TaskLimits::default().fuel;
         Self { stdout, fuel, exit: Exit::Ok, ..Self::right(task) }
     }
 

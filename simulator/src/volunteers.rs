@@ -66,6 +66,8 @@ pub(crate) struct Volunteer {
 struct Slot {
     run: u64,
     batch: VecDeque<Assignment>,
+    /// How long its first attempt takes.
+    time: Duration,
 }
 
 impl Volunteer {
@@ -296,7 +298,7 @@ impl World<'_> {
         }
         let slot = volunteer.slot(start.slot);
         assert!(slot.batch.is_empty(), "worker {number} starts slot {}, which is busy", start.slot);
-        *slot = Slot { run, batch: start.batch.into() };
+        *slot = Slot { run, batch: start.batch.into(), time: Duration::ZERO };
         self.schedule(number, start.slot, run);
     }
 
@@ -308,8 +310,9 @@ impl World<'_> {
         if self.volunteers[number].slow || self.goes_wrong(straggle) {
             time *= SLOWNESS;
         }
-        let finish = Event::SlotFinishes { volunteer: number, slot, run };
-        self.agenda.after(time.min(TASK_DEADLINE), finish);
+        let time = time.min(TASK_DEADLINE);
+        self.volunteers[number].slot(slot).time = time;
+        self.agenda.after(time, Event::SlotFinishes { volunteer: number, slot, run });
     }
 
     pub(crate) fn slot_finishes(&mut self, number: VolunteerNo, slot: SlotNo, run: u64) {
@@ -319,8 +322,8 @@ impl World<'_> {
             return;
         }
         let Some(assignment) = state.batch.pop_front() else { return };
-        let goes_on = !state.batch.is_empty();
-        let report = self.execute(number, assignment.attempt);
+        let (goes_on, time) = (!state.batch.is_empty(), state.time);
+        let report = self.execute(number, assignment.attempt, time);
         if goes_on {
             self.schedule(number, slot, run);
         }
@@ -340,7 +343,7 @@ impl World<'_> {
     }
 
     /// What a worker says of an attempt.
-    fn execute(&mut self, number: VolunteerNo, attempt: AttemptId) -> Report {
+    fn execute(&mut self, number: VolunteerNo, attempt: AttemptId, time: Duration) -> Report {
         let task = attempt.task;
         let spec = self.volunteers[number].core.spec(task.job);
         let submitter = spec.and_then(|spec| {
@@ -372,7 +375,8 @@ impl World<'_> {
         {
             self.volunteers[number].outputs.insert(attempt, *digest);
         }
-        let wall_micros = if lies { u64::MAX } else { self.pick(1..=100_000) };
+        let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        let wall_micros = if lies { u64::MAX } else { micros };
         Report { attempt, outcome, wall_micros }
     }
 

@@ -1,9 +1,13 @@
 //! Tasks that need another attempt, grouped by the peers that must not get it.
 //!
-//! A worker takes from the group that waits longest among those that do not exclude it. Groups are few
-//! (about one per peer at quorum 2), so the choice is a scan over groups, never over tasks.
+//! A worker takes from the group that waits longest among those that do not exclude it. It is found by going
+//! through the groups by age, past those that exclude the worker, which are few: at quorum 2 there is about one
+//! group for each peer, and one of them excludes this one.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
 
 use crate::ids::PeerNo;
 
@@ -39,7 +43,9 @@ pub(super) struct Entry {
 /// The queue.
 #[derive(Debug, Default)]
 pub(super) struct Again {
-    groups: BTreeMap<Exclusion, VecDeque<Entry>>,
+    groups: BTreeMap<Arc<Exclusion>, VecDeque<Entry>>,
+    /// The groups by the tickets of their first entries.
+    by_age: BTreeMap<u64, Arc<Exclusion>>,
     /// Entries of all groups, void ones included.
     entries: usize,
     next_ticket: u64,
@@ -50,7 +56,12 @@ impl Again {
     pub(super) fn push(&mut self, exclusion: Exclusion, index: u64) -> u64 {
         self.next_ticket += 1;
         let ticket = self.next_ticket;
-        self.groups.entry(exclusion).or_default().push_back(Entry { index, ticket });
+        let exclusion = Arc::new(exclusion);
+        let queue = self.groups.entry(Arc::clone(&exclusion)).or_default();
+        if queue.is_empty() {
+            self.by_age.insert(ticket, exclusion);
+        }
+        queue.push_back(Entry { index, ticket });
         self.entries += 1;
         ticket
     }
@@ -66,33 +77,40 @@ impl Again {
             queue.retain(|entry| is_valid(*entry));
             !queue.is_empty()
         });
+        self.recount();
+    }
+
+    fn recount(&mut self) {
+        let first = |(group, queue): (&Arc<Exclusion>, &VecDeque<Entry>)| {
+            Some((queue.front()?.ticket, group.clone()))
+        };
+        self.by_age = self.groups.iter().filter_map(first).collect();
         self.entries = self.groups.values().map(VecDeque::len).sum();
     }
 
     /// Takes the oldest entry that does not exclude `peer` and that `is_valid` confirms.
     pub(super) fn pop(&mut self, peer: PeerNo, mut is_valid: impl FnMut(Entry) -> bool) -> Option<u64> {
         loop {
-            let (exclusion, queue) = self
-                .groups
-                .iter_mut()
-                .filter(|(exclusion, _)| !exclusion.excludes(peer))
-                .min_by_key(|(_, queue)| queue.front().map_or(u64::MAX, |entry| entry.ticket))?;
-            let entry = queue.pop_front();
-            self.entries -= usize::from(entry.is_some());
-            if queue.is_empty() {
-                let exclusion = exclusion.clone();
-                self.groups.remove(&exclusion);
+            let ticket =
+                self.by_age.iter().find(|(_, group)| !group.excludes(peer)).map(|(ticket, _)| *ticket)?;
+            let group = self.by_age.remove(&ticket)?;
+            let queue = self.groups.get_mut(&group)?;
+            let entry = queue.pop_front()?;
+            self.entries -= 1;
+            if let Some(next) = queue.front() {
+                self.by_age.insert(next.ticket, group);
+            } else {
+                self.groups.remove(&group);
             }
-            match entry {
-                Some(entry) if is_valid(entry) => return Some(entry.index),
-                _ => {}
+            if is_valid(entry) {
+                return Some(entry.index);
             }
         }
     }
 
     /// Whether `peer` would find an entry, valid or not.
     pub(super) fn has_entry_for(&self, peer: PeerNo) -> bool {
-        self.groups.keys().any(|exclusion| !exclusion.excludes(peer))
+        self.by_age.values().any(|group| !group.excludes(peer))
     }
 
     /// Whether there are groups that can be relaxed.
@@ -106,8 +124,21 @@ impl Again {
             |exclusion: &Exclusion| !exclusion.relaxed && able.iter().all(|peer| exclusion.excludes(*peer));
         let groups = self.groups.extract_if(.., |exclusion, _| blocked(exclusion));
         let taken: Vec<Entry> = groups.flat_map(|(_, queue)| queue).collect();
-        self.entries -= taken.len();
+        if !taken.is_empty() {
+            self.recount();
+        }
         taken
+    }
+
+    /// # Panics
+    ///
+    /// When the two orders of the groups differ.
+    pub(super) fn check_invariants(&self) {
+        let first = |queue: &VecDeque<Entry>| queue.front().expect("no group is empty").ticket;
+        let expected: BTreeMap<u64, _> =
+            self.groups.iter().map(|(group, queue)| (first(queue), group.clone())).collect();
+        assert_eq!(self.by_age, expected, "groups by the age of their first entries");
+        assert_eq!(self.entries, self.groups.values().map(VecDeque::len).sum::<usize>(), "queued entries");
     }
 }
 

@@ -13,6 +13,7 @@ use crate::{
     ids::{AttemptId, InputDigest, JobId, LeaseId, PeerId, PeerNo, ResultDigest, SessionId, TaskId},
     job::{BlobRef, JobSpec, JobState, Submission},
     outcome::{Exit, NoResult, Output},
+    precedence::{Priority, Weight},
     quantities::{Credit, Fuel, Timestamp},
 };
 
@@ -115,6 +116,10 @@ pub struct Batch {
     pub peers: Vec<PeerRow>,
     /// Jobs taken on.
     pub jobs: Vec<JobRow>,
+    /// What people changed of running jobs: the newest word on each.
+    pub standings: BTreeMap<JobId, Standing>,
+    /// Weights of submitters: the newest of each.
+    pub weights: BTreeMap<PeerNo, Weight>,
     /// Jobs that ended. Their leases and pending rows go.
     pub ended: BTreeMap<JobId, (JobState, Timestamp)>,
     /// Progress of jobs: the newest row of each.
@@ -181,6 +186,17 @@ pub struct JobRow {
     pub state: JobState,
     /// When it ended.
     pub ended: Option<Timestamp>,
+    /// What people may change while it runs.
+    pub standing: Standing,
+}
+
+/// What people may change of a job while it runs.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Standing {
+    /// Whether nothing of it is handed out for now. What was handed out before may be finished.
+    pub paused: bool,
+    /// Its place among its submitter's jobs.
+    pub priority: Priority,
 }
 
 /// How far a job is. Everything at or above `cursor` is untouched; everything below `low` is final.
@@ -198,6 +214,9 @@ pub struct ShardRow {
     pub attempts: u64,
     /// Credit granted.
     pub credit: Credit,
+    /// Highest number that an attempt of any of its tasks ever had. After a restart attempts get higher ones, so
+    /// that no number is used twice, although attempts that were given up are not on record.
+    pub numbers: u32,
 }
 
 /// Attempts handed to one worker together.

@@ -5,13 +5,16 @@
 use std::{fmt, sync::Arc};
 
 use super::{
-    Capacity, Coordinator, Refusal, ShardRow,
+    Capacity, Coordinator, PassedOver, PassedOverGroup, Refusal, ShardRow, Standing,
+    again::Exclusion,
+    job::Job,
     task::{AttemptState, Task},
 };
 use crate::{
-    ids::{JobId, PeerId, PeerNo, ResultDigest, TaskId},
+    ids::{JobId, PeerId, ResultDigest, TaskId},
     job::{JobState, Submission},
     outcome::NoResult,
+    precedence::Weight,
     quantities::{Fuel, Timestamp},
     validation::{Verdict, judge},
 };
@@ -29,6 +32,8 @@ pub struct JobProgress {
     pub submitted: Timestamp,
     /// When it ended.
     pub ended: Option<Timestamp>,
+    /// Whether it is paused, and its priority.
+    pub standing: Standing,
     /// Counters.
     pub shard: ShardRow,
     /// Tasks that are touched and not final.
@@ -86,6 +91,21 @@ pub struct TaskView {
     pub waits_for: String,
     /// Its attempts so far; empty when it is final.
     pub attempts: Vec<AttemptView>,
+    /// Workers that do not get it now, by the reason; empty when it waits for none.
+    pub passed_over: Vec<PassedOverGroup>,
+}
+
+/// What a job waits for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JobView {
+    /// A sentence; empty when it has ended.
+    pub waits_for: String,
+    /// What its submitter weighs.
+    pub weight: Weight,
+    /// Jobs of its submitter that go before it and have work.
+    pub before: usize,
+    /// Workers that get nothing more of it now, by the reason.
+    pub passed_over: Vec<PassedOverGroup>,
 }
 
 /// One attempt, for people.
@@ -116,6 +136,8 @@ pub struct WorkerView {
     pub capacity: Capacity,
     /// Attempts that it holds.
     pub in_flight: usize,
+    /// Attempts that it may hold, by the outcomes of earlier ones.
+    pub in_flight_max: usize,
     /// When it was heard of last.
     pub last_seen: Timestamp,
 }
@@ -138,9 +160,9 @@ impl Coordinator {
         self.jobs.get(&id).map(progress).ok_or(Refusal::UnknownJob(id))
     }
 
-    /// The job of an earlier submission with the same request.
-    pub fn job_of_request(&self, request: &[u8; 16]) -> Option<JobId> {
-        self.requests.get(request).copied()
+    /// The job of an earlier submission of this submitter with the same request.
+    pub fn job_of_request(&self, submitter: PeerId, request: [u8; 16]) -> Option<JobId> {
+        self.requests.get(&(submitter, request)).copied()
     }
 
     /// Every worker that is connected or was, not long ago.
@@ -151,6 +173,7 @@ impl Coordinator {
                 connected: worker.session.is_some(),
                 capacity: worker.capacity,
                 in_flight: worker.in_flight,
+                in_flight_max: worker.quota.get(),
                 last_seen: worker.last_seen,
             })
         })
@@ -162,25 +185,48 @@ impl Coordinator {
         if id.index >= job.total() {
             return Ok(None);
         }
-        let view = |state, waits_for: String| TaskView { state, waits_for, attempts: vec![] };
+        let view =
+            |state| TaskView { state, waits_for: String::new(), attempts: vec![], passed_over: vec![] };
         if job.state == JobState::Cancelled {
-            return Ok(Some(view(TaskState::Cancelled, String::new())));
+            return Ok(Some(view(TaskState::Cancelled)));
         }
         if id.index >= job.shard.cursor {
-            let waits_for = if job.untouched() == 0 {
-                "other tasks of its job to be validated first: too many are half-validated".into()
-            } else {
-                self.waits_for_worker(job.id, |_| true)
-            };
-            return Ok(Some(view(TaskState::Queued, waits_for)));
+            let (waits_for, passed_over) = self.waits_for_worker(job, None);
+            return Ok(Some(TaskView { waits_for, passed_over, ..view(TaskState::Queued) }));
         }
-        let Some(task) = job.open.get(&id.index) else {
-            return Ok(Some(view(TaskState::Final, String::new())));
-        };
-        Ok(Some(self.explain_open(job.id, job.quorum(), task)))
+        let Some(task) = job.open.get(&id.index) else { return Ok(Some(view(TaskState::Final))) };
+        Ok(Some(self.explain_open(job, task)))
     }
 
-    fn explain_open(&self, job: JobId, quorum: u32, task: &Task) -> TaskView {
+    /// What a job waits for, and why workers get nothing more of it now.
+    pub fn explain_job(&self, id: JobId) -> Result<JobView, Refusal> {
+        let job = self.jobs.get(&id).ok_or(Refusal::UnknownJob(id))?;
+        let submitter = job.submission.submitter;
+        let before = self.shares.before(submitter, id, job.standing.priority);
+        let view = |waits_for, passed_over| JobView {
+            waits_for,
+            weight: self.weight(submitter),
+            before,
+            passed_over,
+        };
+        if job.state != JobState::Running {
+            return Ok(JobView { before: 0, ..view(String::new(), vec![]) });
+        }
+        let collecting = job.open.values().filter(|task| task.collecting).count();
+        let waits = job.standing.paused || job.has_work();
+        if !waits && job.shard.cursor == job.total() {
+            let what = format!(
+                "{} attempt(s) under way and {collecting} output(s) to be fetched; every task is begun",
+                job.open_attempts
+            );
+            return Ok(view(what, vec![]));
+        }
+        let (waits_for, passed_over) = self.waits_for_worker(job, None);
+        Ok(view(waits_for, passed_over))
+    }
+
+    fn explain_open(&self, job: &Job, task: &Task) -> TaskView {
+        let quorum = job.quorum();
         let attempts = task.attempts.iter().map(|attempt| self.attempt_view(attempt)).collect();
         let votes: Vec<_> = task.reported().map(|(_, reported)| reported.digest).collect();
         let live = task.live();
@@ -189,8 +235,8 @@ impl Coordinator {
             (0, _) => TaskState::Validating,
             _ => TaskState::Running,
         };
-        let waits_for = if task.collecting {
-            "its output to be fetched from the workers that agreed on it".into()
+        let (waits_for, passed_over) = if task.collecting {
+            ("its output to be fetched from the workers that agreed on it".into(), vec![])
         } else {
             let more = match judge(quorum, votes.iter().copied()) {
                 Verdict::Wait { more } => more,
@@ -198,29 +244,41 @@ impl Coordinator {
             };
             let needed = format!("{more} more matching result(s) of {quorum}");
             if live > 0 {
-                format!("{needed}; {live} attempt(s) under way")
+                (format!("{needed}; {live} attempt(s) under way"), vec![])
             } else {
-                let exclusion = task.exclusion(false);
-                let worker = self.waits_for_worker(job, |peer| !exclusion.excludes(peer));
-                format!("{needed}: {worker}")
+                let (worker, passed_over) = self.waits_for_worker(job, Some(&task.exclusion(false)));
+                (format!("{needed}: {worker}"), passed_over)
             }
         };
-        TaskView { state, waits_for, attempts }
+        TaskView { state, waits_for, attempts, passed_over }
     }
 
-    /// Why no worker has taken a task, given who may.
-    fn waits_for_worker(&self, job: JobId, may: impl Fn(PeerNo) -> bool) -> String {
-        let memory = self.jobs[&job].submission.spec.limits.memory;
-        let connected: Vec<_> = self.workers.iter().filter(|(_, worker)| worker.session.is_some()).collect();
-        let others = connected.iter().filter(|(no, _)| may(**no)).count();
-        let fitting =
-            connected.iter().filter(|(no, worker)| may(**no) && worker.memory_per_slot() >= memory).count();
-        match (connected.len(), others, fitting) {
-            (0, _, _) => "no worker is connected".into(),
-            (n, 0, _) => format!("another peer: each of the {n} connected worker(s) had an attempt already"),
-            (_, _, 0) => format!("a worker with {memory} of memory per slot"),
-            (_, _, n) => format!("a free slot: {n} worker(s) could take it"),
-        }
+    /// Why no worker has taken a task that excludes some, or an untouched one.
+    fn waits_for_worker(&self, job: &Job, exclusion: Option<&Exclusion>) -> (String, Vec<PassedOverGroup>) {
+        let census = self.census(job, exclusion);
+        let could = census.free + census.busy;
+        let memory = job.submission.spec.limits.memory;
+        let had = census.count(PassedOver::HadAttempt);
+        let waits_for = if job.standing.paused {
+            "its job to be resumed: it is paused".into()
+        } else if exclusion.is_none() && job.shard.cursor < job.total() && job.untouched() == 0 {
+            "other tasks of its job to be validated first: too many are half-validated".into()
+        } else if census.connected == 0 {
+            "no worker is connected".into()
+        } else if could > 0 {
+            format!("a free slot: {could} worker(s) could take it")
+        } else if had > 0 && had == census.connected {
+            format!("another peer: each of the {had} connected worker(s) had an attempt already")
+        } else if census.count(PassedOver::TooLittleMemory) > 0 {
+            format!("a worker with {memory} of memory per slot")
+        } else if census.count(PassedOver::NotTargeted) > 0 {
+            format!("one of the {} peer(s) that its job is meant for", job.submission.spec.on.len())
+        } else if had > 0 {
+            format!("another peer: {had} connected worker(s) had an attempt already")
+        } else {
+            "a worker that is not paused".into()
+        };
+        (waits_for, census.into_groups())
     }
 
     fn attempt_view(&self, attempt: &super::task::Attempt) -> AttemptView {
@@ -247,6 +305,7 @@ fn progress(job: &super::job::Job) -> JobProgress {
         state: job.state,
         submitted: job.submitted,
         ended: job.ended,
+        standing: job.standing,
         shard: job.shard(),
         open: job.open.len() as u64,
     }

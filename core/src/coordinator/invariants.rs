@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use super::{Coordinator, task::AttemptState};
+use super::{Coordinator, shares::JobShare, task::AttemptState};
 use crate::{
-    ids::{LeaseId, PeerNo},
+    ids::{JobId, LeaseId, PeerNo},
     job::JobState,
+    limits,
     validation::{Verdict, judge},
 };
 
@@ -18,6 +19,10 @@ impl Coordinator {
     pub fn check_invariants(&self) {
         let mut open_by_lease = BTreeMap::<LeaseId, usize>::new();
         let mut open_by_peer = BTreeMap::<PeerNo, usize>::new();
+        let mut overdue_by_peer = BTreeMap::<PeerNo, usize>::new();
+        let mut held_by_peer = BTreeMap::<PeerNo, u64>::new();
+        let mut by_peer_and_job = BTreeMap::<(PeerNo, JobId), usize>::new();
+        let mut shares = Vec::new();
         for (id, job) in &self.jobs {
             let shard = job.shard();
             assert!(shard.low <= shard.cursor && shard.cursor <= job.total(), "job {id}: cursor in range");
@@ -28,12 +33,23 @@ impl Coordinator {
             } else {
                 assert!(job.open.is_empty(), "job {id}: an ended job has no open task");
             }
-            let mut open_attempts = 0;
+            let (mut open_attempts, mut duplicates, mut held) = (0, 0, 0);
+            job.again.check_invariants();
             for (index, task) in &job.open {
                 let mut voters = Vec::new();
                 for attempt in &task.attempts {
+                    assert!(attempt.number <= task.last_number, "task {id}/{index}: numbers go up");
                     if attempt.state.is_open() {
                         open_attempts += 1;
+                        *by_peer_and_job.entry((attempt.peer, *id)).or_default() += 1;
+                        duplicates += u64::from(task.duplicate == Some(attempt.number));
+                        if matches!(attempt.state, AttemptState::Leased) {
+                            let part = u64::from(self.leases[&attempt.lease].part);
+                            held += part;
+                            *held_by_peer.entry(attempt.peer).or_default() += part;
+                        } else {
+                            *overdue_by_peer.entry(attempt.peer).or_default() += 1;
+                        }
                         *open_by_lease.entry(attempt.lease).or_default() += 1;
                         *open_by_peer.entry(attempt.peer).or_default() += 1;
                     }
@@ -57,21 +73,51 @@ impl Coordinator {
                 }
             }
             assert_eq!(open_attempts, job.open_attempts, "job {id}: open attempts");
+            assert_eq!(duplicates, job.duplicates, "job {id}: second attempts for stragglers");
+            assert!(
+                job.open.values().all(|task| task.last_number <= shard.numbers),
+                "job {id}: numbers on record"
+            );
+            if job.state == JobState::Running {
+                shares.push(JobShare {
+                    submitter: job.submission.submitter,
+                    job: *id,
+                    priority: job.standing.priority,
+                    has_work: job.may_run() && job.has_work(),
+                    may_run: job.may_run(),
+                    held,
+                });
+            }
         }
+        self.shares.check_invariants(&shares);
         for (id, lease) in &self.leases {
             assert_eq!(open_by_lease.remove(id), Some(lease.open), "lease {id}: open items");
             assert!(self.workers[&lease.row.peer].leases.contains(id), "lease {id}: its worker has it");
+            assert!(self.jobs[&lease.row.job].leases.contains(id), "lease {id}: its job has it");
         }
         assert!(open_by_lease.is_empty(), "every open attempt has a lease");
         for (no, worker) in &self.workers {
             assert_eq!(open_by_peer.remove(no).unwrap_or(0), worker.in_flight, "worker {no}: in flight");
+            let overdue = overdue_by_peer.get(no).copied().unwrap_or(0);
+            assert_eq!(overdue, worker.overdue, "worker {no}: overdue attempts");
+            let held = held_by_peer.get(no).copied().unwrap_or(0);
+            assert_eq!(held, worker.held, "worker {no}: parts of slots");
+            for (job, count) in &worker.jobs {
+                let open = by_peer_and_job.remove(&(*no, *job));
+                assert_eq!(open, Some(*count), "worker {no}: attempts of job {job}");
+            }
+            assert!((1..=limits::WORKER_IN_FLIGHT_MAX).contains(&worker.quota.get()), "worker {no}: quota");
             if let Some(session) = worker.session {
                 assert_eq!(self.sessions.get(&session), Some(no), "worker {no}: its session is known");
             }
         }
+        assert!(by_peer_and_job.is_empty(), "every open attempt is counted by its job");
         assert!(open_by_peer.is_empty(), "every open attempt has a worker");
-        let open: u64 = self.jobs.values().map(|job| job.open_attempts).sum();
-        let by_submitter: u64 = self.submitters.values().map(|submitter| submitter.open_attempts).sum();
-        assert_eq!(open, by_submitter, "open attempts by submitter");
+        let leases: usize = self.jobs.values().map(|job| job.leases.len()).sum();
+        assert_eq!(leases, self.leases.len(), "every lease of a job is open");
+        for peer in self.hungry.iter() {
+            let worker = &self.workers[&peer];
+            assert!(worker.session.is_some() && worker.capacity.slots > 0, "only who is there is hungry");
+        }
     }
 }

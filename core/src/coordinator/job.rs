@@ -1,10 +1,14 @@
 //! One job: a range of untouched tasks, the touched ones, and counters.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use super::{
     again::Again,
-    effects::{LeaseItem, ShardRow},
+    effects::{JobRow, LeaseItem, ShardRow, Standing},
+    stragglers::Times,
     task::{Attempt, AttemptState, Task},
 };
 use crate::{
@@ -22,6 +26,7 @@ pub(super) struct Job {
     pub(super) submitted: Timestamp,
     pub(super) state: JobState,
     pub(super) ended: Option<Timestamp>,
+    pub(super) standing: Standing,
     /// Counters and cursor; `low` is kept by [`Job::shard`].
     pub(super) shard: ShardRow,
     /// Touched tasks that are not final.
@@ -31,15 +36,52 @@ pub(super) struct Job {
     pub(super) held_bytes: u64,
     /// Attempts whose lease items are open.
     pub(super) open_attempts: u64,
+    /// Leases with open attempts, oldest first.
+    pub(super) leases: BTreeSet<LeaseId>,
+    /// How long its attempts take.
+    pub(super) times: Times,
+    /// Second attempts for stragglers that are open.
+    pub(super) duplicates: u64,
+    /// Jobs in a row that went before it because a worker had their blobs.
+    pub(super) passed_over: u32,
 }
 
 impl Job {
+    /// A job as its rows tell of it, without its open tasks.
+    pub(super) fn new(row: JobRow, shard: ShardRow) -> Self {
+        let JobRow { job: id, submission, submitted, state, ended, standing } = row;
+        Self {
+            id,
+            submission,
+            submitted,
+            state,
+            ended,
+            standing,
+            shard,
+            open: BTreeMap::new(),
+            again: Again::default(),
+            held_bytes: 0,
+            open_attempts: 0,
+            leases: BTreeSet::new(),
+            times: Times::default(),
+            duplicates: 0,
+            passed_over: 0,
+        }
+    }
+
     pub(super) fn total(&self) -> u64 {
         self.submission.spec.inputs.count()
     }
 
     pub(super) fn quorum(&self) -> u32 {
         self.submission.spec.quorum()
+    }
+
+    /// Votes on a task after which nobody will agree any more: too many, or those of everybody who may vote.
+    pub(super) fn votes_max(&self) -> usize {
+        let max = (self.quorum() + limits::ATTEMPTS_BEYOND_QUORUM_MAX) as usize;
+        let peers = self.submission.spec.on.len();
+        if peers == 0 { max } else { max.min(peers) }
     }
 
     /// The row of its progress.
@@ -60,9 +102,19 @@ impl Job {
         if room && held { self.total() - self.shard.cursor } else { 0 }
     }
 
+    /// Whether its tasks may be handed out.
+    pub(super) fn may_run(&self) -> bool {
+        self.state == JobState::Running && !self.standing.paused
+    }
+
+    /// Whether there may be something for somebody.
+    pub(super) fn has_work(&self) -> bool {
+        self.untouched() > 0 || self.again.len() > 0
+    }
+
     /// Whether there may be something for `peer`.
     pub(super) fn has_work_for(&self, peer: PeerNo) -> bool {
-        self.state == JobState::Running && (self.untouched() > 0 || self.again.has_entry_for(peer))
+        self.untouched() > 0 || self.again.has_entry_for(peer)
     }
 
     /// Half of one worker's even share of the votes that are left.
@@ -89,15 +141,31 @@ impl Job {
                 }
                 None => break,
             };
-            let Some(task) = self.open.get_mut(&index) else { continue };
-            let number = task.next_number();
-            task.queued = None;
-            task.attempts.push(Attempt { number, peer, lease, state: AttemptState::Leased });
-            self.open_attempts += 1;
-            items.push(LeaseItem { index, number });
+            let Some(item) = self.begin_attempt(index, peer, lease) else { continue };
+            items.push(item);
             self.requeue(index, false);
         }
         items
+    }
+
+    fn begin_attempt(&mut self, index: u64, peer: PeerNo, lease: LeaseId) -> Option<LeaseItem> {
+        let task = self.open.get_mut(&index)?;
+        task.last_number += 1;
+        let number = task.last_number;
+        task.queued = None;
+        task.attempts.push(Attempt { number, peer, lease, state: AttemptState::Leased });
+        self.shard.numbers = self.shard.numbers.max(number);
+        self.open_attempts += 1;
+        Some(LeaseItem { index, number })
+    }
+
+    /// Hands a second attempt at a straggler's task to `peer`.
+    pub(super) fn duplicate(&mut self, index: u64, peer: PeerNo, lease: LeaseId) -> Option<LeaseItem> {
+        let item = self.begin_attempt(index, peer, lease)?;
+        let task = self.open.get_mut(&index)?;
+        task.duplicate = Some(item.number);
+        self.duplicates += 1;
+        Some(item)
     }
 
     /// Queues a task again if more votes are needed than may come. Returns whether it did.

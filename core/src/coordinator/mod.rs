@@ -15,13 +15,21 @@
 //! it after each event.
 
 mod again;
+mod clock;
 mod dispatch;
 mod effects;
 mod explain;
+mod fit;
+mod hungry;
 mod invariants;
 mod job;
+mod lifecycle;
+mod quota;
 mod reports;
 mod restore;
+mod shares;
+mod steer;
+mod stragglers;
 mod task;
 #[cfg(test)]
 mod tests;
@@ -33,14 +41,15 @@ use std::{
 };
 
 pub use effects::*;
-pub use explain::{AttemptView, JobProgress, TaskState, TaskView, WorkerView};
+pub use explain::{AttemptView, JobProgress, JobView, TaskState, TaskView, WorkerView};
+pub use fit::{PassedOver, PassedOverGroup};
 pub use reports::{Report, ReportOutcome, ReportOutput};
 pub use restore::{JobSnapshot, Snapshot};
 
-use self::{job::Job, task::AttemptState};
+use self::{hungry::Hungry, job::Job, quota::Quota, shares::Shares, task::AttemptState};
 use crate::{
     ids::{AttemptId, JobId, LeaseId, PeerId, PeerNo, SessionId, TaskId},
-    job::{JobState, Submission},
+    job::JobState,
     limits,
     quantities::{Bytes, Timestamp},
 };
@@ -99,6 +108,9 @@ pub enum Refusal {
     /// Too many workers are connected. Try again later.
     #[error("{0} workers are connected, which is the limit; try again later")]
     TooManyWorkers(usize),
+    /// The job has ended. Not worth a retry.
+    #[error("job {0} is {1}: nothing of it can be changed any more")]
+    JobEnded(JobId, JobState),
 }
 
 #[derive(Debug, Default)]
@@ -108,6 +120,14 @@ struct Worker {
     leases: BTreeSet<LeaseId>,
     /// Attempts whose lease items are open.
     in_flight: usize,
+    /// The same by job.
+    jobs: BTreeMap<JobId, usize>,
+    /// Those among them whose time is over.
+    overdue: usize,
+    /// Parts of slots that the others hold.
+    held: u64,
+    /// Attempts that it may hold beside those.
+    quota: Quota,
     /// Jobs that this session was told about.
     told: BTreeSet<JobId>,
     /// Moving mean of the time of one attempt, by job, in microseconds.
@@ -122,6 +142,10 @@ struct Lease {
     open: usize,
     /// Whether its time is over.
     expired: bool,
+    /// When it was handed out, or taken up again after a restart.
+    opened: Timestamp,
+    /// The part of a slot that each of its attempts holds.
+    part: u32,
 }
 
 /// See the [module](self).
@@ -133,24 +157,18 @@ pub struct Coordinator {
     workers: BTreeMap<PeerNo, Worker>,
     sessions: HashMap<SessionId, PeerNo>,
     jobs: BTreeMap<JobId, Job>,
-    requests: HashMap<[u8; 16], JobId>,
-    /// Unfinished jobs by submitter, and the attempts that each submitter has in flight.
-    submitters: BTreeMap<PeerId, Submitter>,
+    /// Each submitter has request numbers of its own.
+    requests: HashMap<(PeerId, [u8; 16]), JobId>,
+    shares: Shares,
     leases: BTreeMap<LeaseId, Lease>,
     deadlines: BTreeSet<(Timestamp, LeaseId)>,
     away: BTreeSet<(Timestamp, PeerNo)>,
     next_lease: LeaseId,
-    /// Connected workers for which there was not enough work when they were last served, or that have lost
-    /// some since.
-    hungry: BTreeSet<PeerNo>,
-    /// Whether work has arrived that a hungry worker may take.
-    work_arrived: bool,
-}
-
-#[derive(Debug, Default)]
-struct Submitter {
-    running: BTreeSet<JobId>,
-    open_attempts: u64,
+    hungry: Hungry,
+    /// Workers that have lost work, or may hold more, since they were last served.
+    woken: BTreeSet<PeerNo>,
+    /// Jobs with work that has arrived since the hungry workers were last served.
+    arrived: BTreeSet<JobId>,
 }
 
 impl Coordinator {
@@ -164,13 +182,14 @@ impl Coordinator {
             sessions: HashMap::new(),
             jobs: BTreeMap::new(),
             requests: HashMap::new(),
-            submitters: BTreeMap::new(),
+            shares: Shares::default(),
             leases: BTreeMap::new(),
             deadlines: BTreeSet::new(),
             away: BTreeSet::new(),
             next_lease: LeaseId::new(1),
-            hungry: BTreeSet::new(),
-            work_arrived: false,
+            hungry: Hungry::default(),
+            woken: BTreeSet::new(),
+            arrived: BTreeSet::new(),
         }
     }
 
@@ -190,6 +209,7 @@ impl Coordinator {
         if connected >= limits::WORKERS_MAX && known.is_none_or(|worker| worker.session.is_none()) {
             return Err(Refusal::TooManyWorkers(connected));
         }
+        self.shares.set_now(now);
         let no = self.number(peer, fx);
         let worker = self.workers.entry(no).or_default();
         if let Some(old) = worker.session.replace(session) {
@@ -245,7 +265,7 @@ impl Coordinator {
     /// A worker's connection ended. Its leases stay for a while, in case it comes back.
     pub fn on_session_closed(&mut self, now: Timestamp, session: SessionId) {
         let Some(no) = self.sessions.remove(&session) else { return };
-        self.hungry.remove(&no);
+        self.hungry.remove(no);
         if let Some(worker) = self.workers.get_mut(&no).filter(|worker| worker.session == Some(session)) {
             worker.session = None;
             worker.last_seen = now;
@@ -266,7 +286,8 @@ impl Coordinator {
         if let Some(worker) = self.workers.get_mut(&no) {
             worker.capacity.slots = 0;
         }
-        self.hungry.remove(&no);
+        self.hungry.remove(no);
+        self.shares.set_now(now);
         // What of it is not wanted any more the worker has been told, or is being told.
         self.reconcile(now, no, keeping, fx);
         self.feed(now, fx);
@@ -279,120 +300,8 @@ impl Coordinator {
             worker.capacity = capacity;
             worker.last_seen = now;
         }
+        self.shares.set_now(now);
         self.pump(now, no, fx);
-    }
-
-    /// A submitter's job, valid and with all its blobs in place. The same request gives the same job.
-    pub fn on_submit(
-        &mut self,
-        now: Timestamp,
-        submission: Submission,
-        fx: &mut Effects,
-    ) -> Result<JobId, Refusal> {
-        if let Some(job) = self.requests.get(&submission.request) {
-            return Ok(*job);
-        }
-        let running: usize = self.submitters.values().map(|submitter| submitter.running.len()).sum();
-        if running >= limits::ACTIVE_JOBS_MAX {
-            return Err(Refusal::TooManyJobs(running));
-        }
-        self.number(submission.submitter, fx);
-        let id = self.jobs.keys().next_back().map_or(JobId::new(1), |last| last.next());
-        let row = JobRow {
-            job: id,
-            submission: Arc::new(submission),
-            submitted: now,
-            state: JobState::Running,
-            ended: None,
-        };
-        fx.batch.jobs.push(row.clone());
-        fx.batch.shards.insert(id, ShardRow::default());
-        fx.changed.insert(id);
-        self.insert_job(row, ShardRow::default());
-        self.work_arrived = true;
-        self.feed(now, fx);
-        Ok(id)
-    }
-
-    /// Ends a job. Tasks that are final stay so; the others never will be. Cancelling twice is no error.
-    pub fn on_cancel(&mut self, now: Timestamp, id: JobId, fx: &mut Effects) -> Result<(), Refusal> {
-        let job = self.jobs.get(&id).ok_or(Refusal::UnknownJob(id))?;
-        if job.state != JobState::Running {
-            return Ok(());
-        }
-        let open: Vec<u64> = job.open.keys().copied().collect();
-        let mut unwanted = BTreeMap::<PeerNo, Vec<AttemptId>>::new();
-        for index in open {
-            self.drop_task(TaskId { job: id, index }, &mut unwanted, fx);
-        }
-        self.send_unwanted(unwanted, fx);
-        self.end_job(now, id, JobState::Cancelled, fx);
-        self.feed(now, fx);
-        Ok(())
-    }
-
-    /// Time passes: leases expire, workers that stayed away lose theirs.
-    pub fn on_tick(&mut self, now: Timestamp, fx: &mut Effects) {
-        while let Some((due, lease)) = self.deadlines.first().copied().filter(|(due, _)| *due <= now) {
-            self.deadlines.remove(&(due, lease));
-            self.expire_lease(lease, fx);
-        }
-        while let Some((due, no)) = self.away.first().copied().filter(|(due, _)| *due <= now) {
-            self.away.remove(&(due, no));
-            let leases: Vec<_> = self.workers.get(&no).map_or(vec![], |w| w.leases.iter().copied().collect());
-            for lease in leases {
-                self.expire_lease(lease, fx);
-            }
-        }
-        self.relax_blocked();
-        self.workers.retain(|_, worker| {
-            let gone = worker.session.is_none() && worker.leases.is_empty();
-            !gone || now.since(worker.last_seen) < limits::WORKER_FORGOTTEN_AFTER
-        });
-        self.feed(now, fx);
-    }
-
-    fn expire_lease(&mut self, id: LeaseId, fx: &mut Effects) {
-        let Some(lease) = self.leases.get_mut(&id) else { return };
-        if std::mem::replace(&mut lease.expired, true) {
-            return;
-        }
-        let row = lease.row.clone();
-        let Some(job) = self.jobs.get_mut(&row.job) else { return };
-        for item in &row.items {
-            let attempt = job.open.get_mut(&item.index).and_then(|task| task.attempt_mut(item.number));
-            if let Some(attempt) = attempt.filter(|attempt| matches!(attempt.state, AttemptState::Leased)) {
-                attempt.state = AttemptState::Expired;
-                self.work_arrived |= job.requeue(item.index, false);
-            }
-        }
-        fx.changed.insert(row.job);
-    }
-
-    /// Lets peers that gave no result try again where nobody else is there. Who is paused, or sits on
-    /// attempts whose time is over, is not there.
-    fn relax_blocked(&mut self) {
-        let expired = |lease: &LeaseId| self.leases.get(lease).is_some_and(|lease| lease.expired);
-        let able = self.workers.iter().filter(|(_, worker)| {
-            worker.session.is_some() && worker.capacity.slots > 0 && !worker.leases.iter().any(expired)
-        });
-        let able: Vec<(PeerNo, Bytes)> = able.map(|(no, worker)| (*no, worker.memory_per_slot())).collect();
-        let jobs = self.jobs.values_mut().filter(|job| job.state == JobState::Running);
-        for job in jobs.filter(|job| job.again.may_relax()) {
-            let memory = job.submission.spec.limits.memory;
-            let fitting = able.iter().filter(|(_, per_slot)| *per_slot >= memory);
-            let able: Vec<PeerNo> = fitting.map(|(no, _)| *no).collect();
-            if able.is_empty() {
-                continue;
-            }
-            for entry in job.again.take_blocked(&able) {
-                let valid = job.open.get_mut(&entry.index).filter(|task| task.queued == Some(entry.ticket));
-                if let Some(task) = valid {
-                    task.queued = None;
-                    self.work_arrived |= job.requeue(entry.index, true);
-                }
-            }
-        }
     }
 
     /// The short number of a peer; a new one is part of the batch.
@@ -408,86 +317,6 @@ impl Coordinator {
     /// Who a number stands for.
     pub fn peer_id(&self, no: PeerNo) -> Option<PeerId> {
         self.names.get(no.get() as usize).copied()
-    }
-
-    fn insert_job(&mut self, row: JobRow, shard: ShardRow) {
-        let JobRow { job: id, submission, submitted, state, ended } = row;
-        self.requests.insert(submission.request, id);
-        if state == JobState::Running {
-            self.submitters.entry(submission.submitter).or_default().running.insert(id);
-        }
-        let job = Job {
-            id,
-            submission,
-            submitted,
-            state,
-            ended,
-            shard,
-            open: BTreeMap::new(),
-            again: again::Again::default(),
-            held_bytes: 0,
-            open_attempts: 0,
-        };
-        self.jobs.insert(id, job);
-    }
-
-    fn end_job(&mut self, now: Timestamp, id: JobId, state: JobState, fx: &mut Effects) {
-        let Some(job) = self.jobs.get_mut(&id) else { return };
-        job.state = state;
-        job.ended = Some(now);
-        job.again = again::Again::default();
-        fx.batch.shards.insert(id, job.shard());
-        fx.batch.ended.insert(id, (state, now));
-        fx.changed.insert(id);
-        if let Some(submitter) = self.submitters.get_mut(&job.submission.submitter) {
-            submitter.running.remove(&id);
-            if submitter.running.is_empty() {
-                let submitter = job.submission.submitter;
-                self.submitters.remove(&submitter);
-            }
-        }
-        for worker in self.workers.values_mut() {
-            worker.mean_micros.remove(&id);
-            if worker.told.remove(&id) {
-                fx.send(worker.session, ToWorker::Ended { job: id });
-            }
-        }
-    }
-
-    /// Forgets a task that is final or cancelled, and notes who still works at it.
-    fn drop_task(
-        &mut self,
-        task: TaskId,
-        unwanted: &mut BTreeMap<PeerNo, Vec<AttemptId>>,
-        fx: &mut Effects,
-    ) -> Option<task::Task> {
-        let open = self.jobs.get(&task.job)?.open.get(&task.index)?;
-        let still: Vec<_> = open
-            .attempts
-            .iter()
-            .filter(|attempt| attempt.state.is_open())
-            .map(|attempt| (attempt.peer, AttemptId { task, number: attempt.number }))
-            .collect();
-        for (peer, attempt) in still {
-            self.close_item(attempt, fx);
-            unwanted.entry(peer).or_default().push(attempt);
-        }
-        let job = self.jobs.get_mut(&task.job)?;
-        let gone = job.open.remove(&task.index)?;
-        job.held_bytes -= gone.held_bytes();
-        Some(gone)
-    }
-
-    /// Tells workers what is not wanted any more. It leaves them with room for other work, and no report
-    /// of theirs will ask for it.
-    fn send_unwanted(&mut self, unwanted: BTreeMap<PeerNo, Vec<AttemptId>>, fx: &mut Effects) {
-        for (peer, attempts) in unwanted {
-            let session = self.workers.get(&peer).and_then(|worker| worker.session);
-            if session.is_some() {
-                self.work_arrived |= self.hungry.insert(peer);
-            }
-            fx.send(session, ToWorker::Cancelled { attempts });
-        }
     }
 
     fn is_open(&self, attempt: AttemptId, peer: PeerNo) -> bool {
@@ -528,25 +357,33 @@ impl Coordinator {
     /// Takes an open attempt out of its lease. The attempt's own state is the caller's business.
     fn close_item(&mut self, id: AttemptId, fx: &mut Effects) {
         let Some(job) = self.jobs.get_mut(&id.task.job) else { return };
-        let Some(attempt) = job.open.get_mut(&id.task.index).and_then(|task| task.attempt_mut(id.number))
-        else {
-            return;
-        };
+        let Some(task) = job.open.get(&id.task.index) else { return };
+        let Some(attempt) = task.attempts.iter().find(|attempt| attempt.number == id.number) else { return };
         let (peer, lease_id) = (attempt.peer, attempt.lease);
+        let overdue = matches!(attempt.state, AttemptState::Expired);
         job.open_attempts -= 1;
-        if let Some(submitter) = self.submitters.get_mut(&job.submission.submitter) {
-            submitter.open_attempts -= 1;
-        }
+        job.duplicates -= u64::from(task.duplicate == Some(id.number));
         let Some(lease) = self.leases.get_mut(&lease_id) else { return };
         lease.open -= 1;
         let empty = lease.open == 0;
+        let held = if overdue { 0 } else { u64::from(lease.part) };
+        self.shares.let_go(job.submission.submitter, held);
         if empty {
+            job.leases.remove(&lease_id);
             self.deadlines.remove(&(lease.row.deadline, lease_id));
             self.leases.remove(&lease_id);
             fx.batch.close_lease(lease_id);
         }
         if let Some(worker) = self.workers.get_mut(&peer) {
             worker.in_flight -= 1;
+            worker.overdue -= usize::from(overdue);
+            worker.held -= held;
+            if let Some(of_this) = worker.jobs.get_mut(&id.task.job) {
+                *of_this -= 1;
+                if *of_this == 0 {
+                    worker.jobs.remove(&id.task.job);
+                }
+            }
             if empty {
                 worker.leases.remove(&lease_id);
             }

@@ -11,7 +11,7 @@ use super::{
 use crate::{
     digest::result_digest,
     ids::{AttemptId, InputDigest, PeerId, PeerNo, ResultDigest, SessionId, TaskId},
-    job::{BlobRef, JobState},
+    job::{BlobRef, JobState, TaskLimits},
     limits,
     outcome::{Exit, NoResult, Output},
     quantities::{Credit, Fuel, Timestamp},
@@ -70,15 +70,31 @@ enum Receipt {
     Released,
 }
 
+impl ReportOutcome {
+    /// What remains of it within the limits of a task: no sandbox reports more, so whoever does is out of order,
+    /// and says nothing about the program.
+    fn within(self, limits: &TaskLimits) -> Self {
+        let Self::Execution { fuel, output, .. } = &self else { return self };
+        let bytes = match output {
+            ReportOutput::Inline(output) => output.len(),
+            ReportOutput::Remote { .. } => 0,
+        };
+        let bytes_max =
+            limits::INLINE_OUTPUT_BYTES_MAX.min(limits.output.get() + limits::TASK_STDERR_BYTES_MAX as u64);
+        if *fuel > limits.fuel || bytes > bytes_max { Self::NoResult(NoResult::Internal) } else { self }
+    }
+}
+
 impl Coordinator {
     /// Reports of one worker. Each is settled by a message that follows the commit.
     pub fn on_reports(&mut self, now: Timestamp, session: SessionId, reports: Vec<Report>, fx: &mut Effects) {
         let Some(peer) = self.sessions.get(&session).copied() else { return };
+        self.shares.set_now(now);
         let (mut attempts, mut released) = (Vec::with_capacity(reports.len()), Vec::new());
         for report in reports {
             let id = report.attempt;
             attempts.push(id);
-            if self.take_report(peer, report, fx) == Receipt::Released {
+            if self.take_report(now, peer, report, fx) == Receipt::Released {
                 released.push(id);
             }
             self.evaluate(now, id.task, fx);
@@ -91,13 +107,13 @@ impl Coordinator {
         self.feed(now, fx);
     }
 
-    fn take_report(&mut self, peer: PeerNo, report: Report, fx: &mut Effects) -> Receipt {
+    fn take_report(&mut self, now: Timestamp, peer: PeerNo, report: Report, fx: &mut Effects) -> Receipt {
         let id = report.attempt;
         let Some(job) = self.jobs.get_mut(&id.task.job).filter(|job| job.state == JobState::Running) else {
             return Receipt::Released;
         };
         let bundle = job.submission.spec.bundle.hash;
-        let output_max = job.submission.spec.limits.output;
+        let task_limits = job.submission.spec.limits;
         let Some(task) = job.open.get_mut(&id.task.index) else { return Receipt::Released };
         let known = task.inline_digests();
         let Some(attempt) = task.attempt_mut(id.number).filter(|attempt| attempt.peer == peer) else {
@@ -111,14 +127,9 @@ impl Coordinator {
                 return if remote { Receipt::Recorded } else { Receipt::Released };
             }
         }
-        let (state, receipt) = match report.outcome {
+        let (state, receipt) = match report.outcome.within(&task_limits) {
             ReportOutcome::NoResult(reason) => (AttemptState::NoResult(reason), Receipt::Released),
             ReportOutcome::Execution { input, exit, fuel, output } => match output {
-                ReportOutput::Inline(output)
-                    if output.len() > output_max.get() + limits::TASK_STDERR_BYTES_MAX as u64 =>
-                {
-                    (AttemptState::NoResult(NoResult::Internal), Receipt::Released)
-                }
                 ReportOutput::Inline(output) => {
                     let digest = result_digest(bundle, input, exit, &output, fuel);
                     let output = if known.contains(&digest) {
@@ -143,19 +154,9 @@ impl Coordinator {
             _ => return receipt,
         };
         fx.batch.pending.insert(id, PendingRow { peer, report: row });
+        self.note_time(now, peer, id, &state, report.wall_micros);
         self.set_state(id, state, fx);
-        self.note_time(peer, id, report.wall_micros);
         receipt
-    }
-
-    #[expect(clippy::cast_precision_loss, reason = "a moving mean")]
-    fn note_time(&mut self, peer: PeerNo, id: AttemptId, micros: u64) {
-        /// Weight of the newest sample.
-        const WEIGHT: f64 = 0.2;
-        let Some(worker) = self.workers.get_mut(&peer) else { return };
-        let sample = micros as f64;
-        let mean = worker.mean_micros.entry(id.task.job).or_insert(sample);
-        *mean += (sample - *mean) * WEIGHT;
     }
 
     /// Decides what becomes of a task after something about it changed.
@@ -183,10 +184,13 @@ impl Coordinator {
         let reported = task.reported().count();
         if let Some(reason) = last.filter(|_| no_results >= limits::NO_RESULTS_MAX as usize) {
             self.finalize(now, id, TaskVerdict::NoResult(reason), FinalOutput::Nothing, fx);
-        } else if reported >= (quorum + limits::ATTEMPTS_BEYOND_QUORUM_MAX) as usize {
+        } else if reported >= job.votes_max() {
             self.finalize(now, id, TaskVerdict::NoAgreement, FinalOutput::Nothing, fx);
         } else {
-            self.work_arrived |= job.requeue(id.index, false);
+            let requeued = job.requeue(id.index, false);
+            if requeued {
+                self.note_work(id.job);
+            }
         }
     }
 
@@ -201,6 +205,7 @@ impl Coordinator {
         bad: &[u32],
         fx: &mut Effects,
     ) {
+        self.shares.set_now(now);
         self.discredit(id, bad, fx);
         self.accept(now, id, digest, FinalOutput::Blob(blob), fx);
         self.feed(now, fx);
@@ -208,6 +213,7 @@ impl Coordinator {
 
     /// No member of the quorum could deliver the output that it reported; all of `bad` are void.
     pub fn on_output_lost(&mut self, now: Timestamp, id: TaskId, bad: &[u32], fx: &mut Effects) {
+        self.shares.set_now(now);
         self.discredit(id, bad, fx);
         if let Some(task) = self.jobs.get_mut(&id.job).and_then(|job| job.open.get_mut(&id.index)) {
             task.collecting = false;
@@ -277,9 +283,12 @@ impl Coordinator {
         *(if verdict.is_done() { &mut job.shard.done } else { &mut job.shard.failed }) += 1;
         job.shard.credit += grants.iter().map(|grant| grant.credit).sum();
         fx.batch.shards.insert(id.job, job.shard());
-        fx.batch.add_final(FinalRow { task: id, verdict, attempts, grants, output, had_pending });
+        let complete = job.is_complete();
+        let row = FinalRow { task: id, verdict, attempts, grants, output, had_pending };
+        self.judge_workers(&task, &row);
+        fx.batch.add_final(row);
         fx.changed.insert(id.job);
-        if job.is_complete() {
+        if complete {
             self.end_job(now, id.job, JobState::Finished, fx);
         }
     }

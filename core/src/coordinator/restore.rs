@@ -10,6 +10,7 @@ use super::{
 use crate::{
     ids::{AttemptId, LeaseId, PeerNo, TaskId},
     job::JobState,
+    precedence::Weight,
     quantities::Timestamp,
 };
 
@@ -18,6 +19,8 @@ use crate::{
 pub struct Snapshot {
     /// Every peer that was ever numbered.
     pub peers: Vec<PeerRow>,
+    /// Weights of submitters that have another one than the default.
+    pub weights: BTreeMap<PeerNo, Weight>,
     /// Every job, ended ones included.
     pub jobs: Vec<JobSnapshot>,
 }
@@ -42,9 +45,15 @@ impl Coordinator {
     /// they keep their leases for the usual grace.
     pub fn restore(config: Config, now: Timestamp, snapshot: Snapshot, fx: &mut Effects) -> Self {
         let mut this = Self::new(config);
+        this.shares.set_now(now);
         for row in snapshot.peers {
             this.names.push(row.id);
             this.numbers.insert(row.id, row.no);
+        }
+        for (peer, weight) in snapshot.weights {
+            if let Some(peer) = this.peer_id(peer) {
+                this.shares.set_weight(peer, weight);
+            }
         }
         for job in snapshot.jobs {
             this.restore_job(now, job, fx);
@@ -67,11 +76,13 @@ impl Coordinator {
         let Some(job) = self.jobs.get_mut(&id) else { return };
         // Every touched task that is not final is open, whether or not an attempt of it is known.
         for index in (job.shard.low..job.shard.cursor).filter(|index| !finals.contains(index)) {
-            job.open.insert(index, Task::default());
+            let last_number = job.shard.numbers;
+            job.open.insert(index, Task { last_number, ..Task::default() });
         }
         for (attempt, row) in snapshot.pending {
             if let Some(task) = job.open.get_mut(&attempt.task.index) {
                 let (number, state) = (attempt.number, row.report.into());
+                task.last_number = task.last_number.max(number);
                 task.attempts.push(Attempt { number, peer: row.peer, lease: LeaseId::new(0), state });
             }
         }
@@ -81,6 +92,7 @@ impl Coordinator {
                 let Some(task) = job.open.get_mut(&item.index) else { continue };
                 if task.attempt_mut(item.number).is_none() {
                     let (number, state) = (item.number, AttemptState::Leased);
+                    task.last_number = task.last_number.max(number);
                     task.attempts.push(Attempt { number, peer: lease.peer, lease: lease.lease, state });
                 }
             }
@@ -95,18 +107,16 @@ impl Coordinator {
             }
         }
         job.open_attempts = open_items.values().map(|open| *open as u64).sum();
-        if let Some(submitter) = self.submitters.get_mut(&job.submission.submitter) {
-            submitter.open_attempts += job.open_attempts;
-        }
         let open: Vec<u64> = job.open.keys().copied().collect();
         for lease in snapshot.leases {
             match open_items.get(&lease.lease) {
                 None => drop(fx.batch.leases_closed.insert(lease.lease)),
-                Some(open) => self.resume_lease(lease, *open),
+                Some(open) => self.resume_lease(now, lease, *open),
             }
         }
         for index in open {
             self.evaluate(now, TaskId { job: id, index }, fx);
         }
+        self.note_work(id);
     }
 }

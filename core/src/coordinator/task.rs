@@ -20,6 +20,10 @@ pub(super) struct Task {
     pub(super) queued: Option<u64>,
     /// A quorum agreed; its output is being fetched.
     pub(super) collecting: bool,
+    /// Number of the newest attempt that there ever was, as far as anybody may remember it.
+    pub(super) last_number: u32,
+    /// The attempt that was added because another one took too long. There is one at most, ever.
+    pub(super) duplicate: Option<u32>,
 }
 
 /// One attempt at a task.
@@ -131,10 +135,6 @@ impl Task {
             .map(|attempt| attempt.number)
             .collect();
         self.attempts.retain(|attempt| !superseded.contains(&attempt.number));
-    }
-
-    pub(super) fn next_number(&self) -> u32 {
-        self.attempts.iter().map(|attempt| attempt.number).max().unwrap_or(0) + 1
     }
 
     /// The output of a digest, if this side has it already.

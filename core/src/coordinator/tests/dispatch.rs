@@ -24,9 +24,8 @@ fn a_fast_worker_holds_half_a_second_of_work() {
     let mut grid = Grid::default();
     grid.worker(A).connects(2);
     grid.submit(job(100_000));
-    for index in 0..200 {
-        let attempt = grid.worker(A).attempt(index);
-        grid.worker(A).reports_attempt(attempt, "x", Duration::from_millis(1));
+    for _ in 0..8 {
+        grid.worker(A).finishes_all(Duration::from_millis(1));
     }
     let held = load(&mut grid, A);
     assert!((800..=1010).contains(&held), "two slots of 500 × 1 ms, not {held}");
@@ -38,6 +37,7 @@ fn a_slow_worker_holds_one_more_than_its_slots() {
     grid.worker(A).connects(4);
     grid.submit(job(1000));
     for index in 0..50 {
+        grid.passes(Duration::from_mins(1));
         let attempt = grid.worker(A).attempt(index);
         grid.worker(A).reports_attempt(attempt, "x", Duration::from_mins(1));
     }
@@ -45,13 +45,23 @@ fn a_slow_worker_holds_one_more_than_its_slots() {
 }
 
 #[test]
+fn a_worker_can_not_claim_more_time_than_went_by() {
+    let mut grid = Grid::with_workers(A..=A);
+    grid.submit(job(1_000_000));
+    for _ in 0..8 {
+        grid.worker(A).finishes_all(Duration::MAX);
+    }
+    let held = load(&mut grid, A);
+    assert!(held > 400, "its attempts took a millisecond at most, so it is kept busy: {held}");
+}
+
+#[test]
 fn no_worker_holds_more_than_its_loss_may_cost() {
     let mut grid = Grid::default();
     grid.worker(A).connects_with(limits::WORKER_SLOTS_MAX, Bytes::mib(1 << 20));
     grid.submit(job(1_000_000));
-    for index in 0..100 {
-        let attempt = grid.worker(A).attempt(index);
-        grid.worker(A).reports_attempt(attempt, "x", Duration::ZERO);
+    for _ in 0..9 {
+        grid.worker(A).finishes_all(Duration::ZERO);
     }
     let held = load(&mut grid, A);
     assert!((limits::WORKER_IN_FLIGHT_MAX / 2..=limits::WORKER_IN_FLIGHT_MAX).contains(&held), "{held}");
@@ -109,7 +119,8 @@ fn two_submitters_share_fairly_however_many_jobs_and_tasks_each_has() {
     let small = grid.submit(job(1000).by(202));
     grid.worker(A).connects(50);
     let of_small = grid.machines[&A].holds.iter().filter(|attempt| attempt.task.job == small).count();
-    assert!((33..=67).contains(&of_small), "{of_small} of 100");
+    let all = grid.machines[&A].holds.len();
+    assert!((all / 3..=all * 2 / 3).contains(&of_small), "{of_small} of {all}");
 }
 
 #[test]

@@ -19,6 +19,7 @@ use crate::{
     job::{BlobRef, JobSpec, JobState, RawJobSpec, Submission, tests::raw},
     limits,
     outcome::{Exit, NoResult, Output},
+    precedence::{Priority, Weight},
     quantities::{Bytes, Credit, Fuel, Timestamp},
 };
 
@@ -119,6 +120,17 @@ impl NewJob {
 
     pub(super) fn output(mut self, output: Bytes) -> Self {
         self.raw.limits.output = output;
+        self
+    }
+
+    pub(super) fn priority(mut self, priority: i64) -> Self {
+        self.raw.priority = priority;
+        self
+    }
+
+    /// Meant for these workers only.
+    pub(super) fn on(mut self, workers: &[u8]) -> Self {
+        self.raw.on = workers.iter().map(|worker| peer(*worker)).collect();
         self
     }
 
@@ -291,6 +303,24 @@ impl Grid {
 
     pub(super) fn cancel(&mut self, job: JobId) -> Result<(), Refusal> {
         self.event(|coordinator, now, fx| coordinator.on_cancel(now, job, fx))
+    }
+
+    pub(super) fn pause(&mut self, job: JobId) -> Result<(), Refusal> {
+        self.event(|coordinator, now, fx| coordinator.on_pause(now, job, fx))
+    }
+
+    pub(super) fn resume(&mut self, job: JobId) -> Result<(), Refusal> {
+        self.event(|coordinator, now, fx| coordinator.on_resume(now, job, fx))
+    }
+
+    pub(super) fn prioritize(&mut self, job: JobId, priority: i64) -> Result<(), Refusal> {
+        let priority = Priority::new(priority).expect("a priority");
+        self.event(|coordinator, now, fx| coordinator.on_priority(now, job, priority, fx))
+    }
+
+    pub(super) fn weigh(&mut self, submitter: u8, weight: u64) {
+        let weight = Weight::new(weight).expect("a weight");
+        self.event(|coordinator, now, fx| coordinator.set_weight(now, peer(submitter), weight, fx));
     }
 
     /// Time passes, and the coordinator notices.
@@ -519,6 +549,16 @@ impl Worker<'_> {
         }
         self.grid.event(|coordinator, now, fx| coordinator.on_reports(now, session, reports, fx));
         self
+    }
+
+    /// Finishes everything of the current job that it holds now, in one message.
+    pub(super) fn finishes_all(mut self, wall: Duration) -> Self {
+        let held: Vec<u64> = self.holds();
+        let reports = held
+            .iter()
+            .map(|index| Says::from(index.to_string().as_str()).report(self.attempt(*index), wall));
+        let reports = reports.collect();
+        self.sends(reports)
     }
 
     /// Finishes everything of the current job that it holds, at that time each, until it gets nothing more.

@@ -160,7 +160,8 @@ fn half_validated_outputs_are_bounded() {
     let mut grid = Grid::default();
     grid.worker(A).connects(1);
     grid.submit(job(100_000).quorum(2));
-    let output = Arc::new(Output { stdout: vec![b'x'; 1 << 20], ..Output::default() });
+    let large = usize::try_from(limits::INLINE_OUTPUT_BYTES_MAX).expect("small");
+    let output = Arc::new(Output { stdout: vec![b'x'; large], ..Output::default() });
     let long = |attempt| {
         let mut report = Says::from("").report(attempt, Duration::from_secs(1));
         if let ReportOutcome::Execution { output: said, .. } = &mut report.outcome {
@@ -170,11 +171,18 @@ fn half_validated_outputs_are_bounded() {
     };
     let held_max = limits::HELD_OUTPUT_BYTES_MAX / output.len();
     let mut reported = 0;
-    while let Some(index) = grid.worker(A).holds().first().copied() {
-        let attempt = grid.worker(A).attempt(index);
-        grid.worker(A).sends(vec![long(attempt)]);
-        reported += 1;
-        assert!(reported <= held_max + 2, "a job that only one peer works at has to wait");
+    loop {
+        let held: Vec<u64> = grid.worker(A).holds();
+        if held.is_empty() {
+            break;
+        }
+        reported += held.len() as u64;
+        let reports = held.iter().map(|index| long(grid.worker(A).attempt(*index))).collect();
+        grid.worker(A).sends(reports);
+        assert!(
+            reported <= held_max + limits::WORKER_IN_FLIGHT_START as u64,
+            "a job that only one peer works at has to wait"
+        );
     }
     assert!(reported >= held_max);
     let waits_for = "other tasks of its job to be validated first: too many are half-validated";
@@ -186,4 +194,34 @@ fn half_validated_outputs_are_bounded() {
         grid.expect_grants(index, &[A, B]);
     }
     assert!(!grid.worker(A).holds().is_empty(), "it goes on when there is room");
+}
+
+#[test]
+fn what_no_sandbox_reports_is_no_vote() {
+    let too_long = usize::try_from(limits::INLINE_OUTPUT_BYTES_MAX + 1).expect("small");
+    let output =
+        |bytes: usize| ReportOutput::Inline(Arc::new(Output { stdout: vec![0; bytes], ..Output::default() }));
+    let fuel_max = crate::job::TaskLimits::default().fuel;
+    let too_much = crate::quantities::Fuel::new(fuel_max.get() + 1);
+    let cases = [
+        (fuel_max, output(too_long - 1), true),
+        (fuel_max, output(too_long), false),
+        (too_much, output(0), false),
+    ];
+    for (fuel, output, counts) in cases {
+        let mut grid = Grid::with_workers(A..=A);
+        grid.submit(job(1));
+        let mut report = Says::from("").report(grid.worker(A).attempt(0), Duration::ZERO);
+        if let ReportOutcome::Execution { fuel: said, output: written, .. } = &mut report.outcome {
+            (*said, *written) = (fuel, output);
+        }
+        grid.worker(A).sends(vec![report]);
+        if counts {
+            assert_eq!(grid.credit(A).credit, fuel.credit());
+        } else {
+            grid.expect_open(0);
+            assert_eq!(grid.explain(0).attempts[0].state, "no-result");
+            assert_eq!(grid.explain(0).attempts[0].detail, "internal error of the worker");
+        }
+    }
 }

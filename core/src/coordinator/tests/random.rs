@@ -24,6 +24,23 @@ enum Event {
         tasks: u64,
         quorum: u32,
         submitter: u8,
+        priority: i64,
+        /// Whether it is meant for the first workers only: as many as the quorum and one more.
+        targeted: bool,
+    },
+    Pause {
+        job: u64,
+    },
+    Resume {
+        job: u64,
+    },
+    Prioritize {
+        job: u64,
+        priority: i64,
+    },
+    Weigh {
+        submitter: u8,
+        weight: u64,
     },
     Cancel {
         job: u64,
@@ -80,8 +97,15 @@ enum Event {
 fn events() -> impl Strategy<Value = Vec<Event>> {
     let worker = 1..=WORKERS;
     let event = prop_oneof![
-        2 => (1u64..12, 1u32..4, 201u8..203)
-            .prop_map(|(tasks, quorum, submitter)| Event::Submit { tasks, quorum, submitter }),
+        2 => (1u64..12, 1u32..4, 201u8..203, -2i64..3, prop::bool::weighted(0.2)).prop_map(
+            |(tasks, quorum, submitter, priority, targeted)| Event::Submit {
+                tasks, quorum, submitter, priority, targeted,
+            }
+        ),
+        1 => (1u64..6).prop_map(|job| Event::Pause { job }),
+        1 => (1u64..6).prop_map(|job| Event::Resume { job }),
+        1 => (1u64..6, -2i64..3).prop_map(|(job, priority)| Event::Prioritize { job, priority }),
+        1 => (201u8..204, 1u64..9).prop_map(|(submitter, weight)| Event::Weigh { submitter, weight }),
         1 => (1u64..6).prop_map(|job| Event::Cancel { job }),
         8 => (worker.clone(), 0u32..4).prop_map(|(worker, slots)| Event::Connect { worker, slots }),
         3 => worker.clone().prop_map(|worker| Event::Disconnect { worker }),
@@ -120,9 +144,18 @@ fn apply(grid: &mut Grid, event: &Event) {
     let connected =
         |grid: &Grid, worker: &u8| grid.machines.get(worker).is_some_and(|machine| machine.session.is_some());
     match event {
-        Event::Submit { tasks, quorum, submitter } => {
-            grid.submit(job(*tasks).quorum(*quorum).by(*submitter));
+        Event::Submit { tasks, quorum, submitter, priority, targeted } => {
+            let mut new = job(*tasks).quorum(*quorum).by(*submitter).priority(*priority);
+            if *targeted {
+                let peers = u8::try_from(*quorum).expect("small") + 1;
+                new = new.on(&(1..=peers).collect::<Vec<u8>>());
+            }
+            grid.submit(new);
         }
+        Event::Pause { job } => drop(grid.pause(JobId::new(*job))),
+        Event::Resume { job } => drop(grid.resume(JobId::new(*job))),
+        Event::Prioritize { job, priority } => drop(grid.prioritize(JobId::new(*job), *priority)),
+        Event::Weigh { submitter, weight } => grid.weigh(*submitter, *weight),
         Event::Cancel { job } => drop(grid.cancel(JobId::new(*job))),
         Event::Connect { worker, slots } => {
             grid.worker(*worker).connects(*slots);
@@ -183,6 +216,10 @@ fn end_fetch(grid: &mut Grid, fetch: usize, bad: u8) {
 /// Everything works from here on: the workers come back, and when none of them can do any more, new ones come.
 fn finish(grid: &mut Grid) {
     grid.disk_recovers();
+    let jobs: Vec<JobId> = grid.store.jobs.keys().copied().collect();
+    for job in jobs {
+        drop(grid.resume(job));
+    }
     for worker in 1..=WORKERS {
         if grid.worker(worker).is_connected() {
             grid.worker(worker).dies();

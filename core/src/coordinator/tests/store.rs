@@ -1,7 +1,7 @@
 //! What a store does, in maps: it takes batches and gives back a snapshot. It refuses what no store should
 //! ever be asked to do.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     coordinator::{
@@ -10,6 +10,7 @@ use crate::{
     },
     ids::{AttemptId, JobId, LeaseId, PeerId, PeerNo, TaskId},
     job::JobState,
+    precedence::Weight,
     quantities::Credit,
 };
 
@@ -21,6 +22,9 @@ pub(super) struct Store {
     pub(super) pending: BTreeMap<AttemptId, PendingRow>,
     pub(super) finals: BTreeMap<TaskId, FinalRow>,
     pub(super) credit: BTreeMap<PeerNo, CreditDelta>,
+    pub(super) weights: BTreeMap<PeerNo, Weight>,
+    /// Every attempt that was ever leased.
+    numbered: BTreeSet<AttemptId>,
 }
 
 fn pending_of(first: TaskId, last: TaskId) -> std::ops::RangeInclusive<AttemptId> {
@@ -37,9 +41,23 @@ impl Store {
             assert!(self.jobs.insert(job, (row, ShardRow::default())).is_none(), "a job is taken on once");
         }
         for (job, row) in batch.shards {
-            self.jobs.get_mut(&job).expect("progress of a job that exists").1 = row;
+            let shard = &mut self.jobs.get_mut(&job).expect("progress of a job that exists").1;
+            assert!(row.numbers >= shard.numbers, "numbers of attempts go up");
+            *shard = row;
+        }
+        for (job, standing) in batch.standings {
+            self.jobs.get_mut(&job).expect("a job that exists").0.standing = standing;
+        }
+        for (peer, weight) in batch.weights {
+            assert!(self.peers.contains_key(&peer), "a weight of a known peer");
+            self.weights.insert(peer, weight);
         }
         for (id, row) in batch.leases_opened {
+            for item in &row.items {
+                let task = TaskId { job: row.job, index: item.index };
+                let new = self.numbered.insert(AttemptId { task, number: item.number });
+                assert!(new, "no number of an attempt is used twice");
+            }
             assert!(self.leases.insert(id, LeaseRow::clone(&row)).is_none(), "a lease is opened once");
         }
         for id in batch.leases_closed {
@@ -157,6 +175,7 @@ impl Store {
             finals: self.finals_from(*id, shard.low).map(|row| row.task.index).collect(),
         };
         let peers = self.peers.iter().map(|(no, id)| PeerRow { no: *no, id: *id });
-        Snapshot { peers: peers.collect(), jobs: self.jobs.iter().map(job).collect() }
+        let weights = self.weights.clone();
+        Snapshot { peers: peers.collect(), weights, jobs: self.jobs.iter().map(job).collect() }
     }
 }

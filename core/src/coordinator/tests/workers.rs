@@ -273,7 +273,7 @@ fn the_same_request_gives_the_same_job() {
     assert_eq!(first, again);
     assert_ne!(first, other);
     assert_eq!(grid.store.jobs.len(), 2);
-    assert_eq!(grid.coordinator.job_of_request(&[5; 16]), Some(first));
+    assert_eq!(grid.coordinator.job_of_request(peer(200), [5; 16]), Some(first));
     grid.coordinator_restarts();
     assert_eq!(grid.submit(job(2).request(5)), first, "after a restart, too");
 }
