@@ -19,8 +19,8 @@ use talka_core::{
     quantities::{Bytes as Size, Fuel},
 };
 use talka_worker::sandbox::{
-    Activity, CompileError, Compiler, Executor, ExecutorConfig, JobParts, JobWorld, Place, TaskInput,
-    TaskResult, child, run_one, throttle,
+    Activity, CompileError, Compiler, Control, Executor, ExecutorConfig, JobParts, JobWorld, Place,
+    TaskInput, TaskResult, child, run_one, throttle,
     walls::{self, Wall},
 };
 use tokio::{
@@ -30,6 +30,8 @@ use tokio::{
 
 #[path = "sandbox/compiled.rs"]
 mod compiled;
+#[path = "sandbox/resumed.rs"]
+mod resumed;
 
 /// What a process does that has broken out of the engine: see [`drill`].
 const DRILL_ARG: &str = "escape-drill";
@@ -70,6 +72,23 @@ fn main() -> ExitCode {
             compiled::without_a_disk_modules_are_still_compiled,
         ),
         test("a_refusal_leaves_nothing_behind", compiled::a_refusal_leaves_nothing_behind),
+        test(
+            "an_interrupted_task_writes_what_it_would_have_written",
+            resumed::an_interrupted_task_writes_what_it_would_have_written,
+        ),
+        test(
+            "a_damaged_checkpoint_gives_way_to_the_one_before",
+            resumed::a_damaged_checkpoint_gives_way_to_the_one_before,
+        ),
+        test(
+            "a_task_that_fails_after_an_interruption_is_run_again",
+            resumed::a_task_that_fails_after_an_interruption_is_run_again,
+        ),
+        test(
+            "checkpoints_without_end_or_measure_do_no_harm",
+            resumed::checkpoints_without_end_or_measure_do_no_harm,
+        ),
+        test("a_sample_task_goes_on_where_it_was_killed", resumed::a_sample_task_goes_on_where_it_was_killed),
         test("what_is_not_a_module_is_refused", what_is_not_a_module_is_refused),
         test("a_missing_program_is_an_error", a_missing_program_is_an_error),
         test("a_program_that_does_not_greet_is_an_error", a_program_that_does_not_greet_is_an_error),
