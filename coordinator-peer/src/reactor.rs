@@ -20,12 +20,13 @@ use std::{
 
 use talka_core::{
     coordinator::{Capacity, Coordinator, Effects, FetchOutput, Refusal, Report, ToWorker},
-    ids::{AttemptId, BlobHash, JobId, PeerId, ResultDigest, SessionId, TaskId},
+    ids::{AttemptId, BlobHash, JobId, PeerId, SessionId, TaskId},
     job::{BlobRef, JobState, Submission},
     limits,
     packing::InputIndex,
     quantities::Timestamp,
     swarm::{Answer, Tracker},
+    validation::Agreed,
 };
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -60,7 +61,7 @@ pub(crate) enum Event {
     /// A job is not wanted any more.
     Cancel(JobId, oneshot::Sender<Result<(), Refusal>>),
     /// An agreed output was fetched.
-    OutputFetched { task: TaskId, digest: ResultDigest, blob: BlobRef, bad: Vec<u32> },
+    OutputFetched { task: TaskId, agreed: Agreed, blob: BlobRef, bad: Vec<u32> },
     /// An agreed output can't be had.
     OutputLost { task: TaskId, bad: Vec<u32> },
     /// A worker wants a blob.
@@ -284,8 +285,8 @@ impl Reactor {
                 let answer = self.coordinator.on_cancel(now, job, fx);
                 self.gathering.answers.push(Box::new(move || drop(reply.send(answer))));
             }
-            Event::OutputFetched { task, digest, blob, bad } => {
-                self.coordinator.on_output_fetched(now, task, digest, blob, &bad, fx);
+            Event::OutputFetched { task, agreed, blob, bad } => {
+                self.coordinator.on_output_fetched(now, task, agreed, blob, &bad, fx);
             }
             Event::OutputLost { task, bad } => self.coordinator.on_output_lost(now, task, &bad, fx),
             Event::Providers(peer, hash, reply) => {

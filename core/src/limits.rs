@@ -81,8 +81,22 @@ pub const TASK_OUT_FILES_MAX: usize = 1000;
 pub const TASK_FILE_NAME_BYTES_MAX: usize = 255;
 /// Open files of a program: as many as a process usually gets.
 pub const TASK_OPEN_FILES_MAX: usize = 256;
-/// Files under `/checkpoint` together: they are written to disk again and again.
+/// Files under `/checkpoint` together, and a checkpoint as a whole, which also holds what the program wrote so far: it is
+/// written to disk again and again.
 pub const TASK_CHECKPOINT_BYTES_MAX: u64 = 64 << 20;
+/// Part of the time since its start for which an attempt goes without a checkpoint, however often it offers one: an
+/// interruption costs a tenth of what was done, within the next two bounds.
+pub const CHECKPOINT_INTERVAL_PART: u32 = 10;
+/// Shortest time between two checkpoints of an attempt, and before its first: who ends sooner costs no disk anything.
+pub const CHECKPOINT_INTERVAL_MIN: Duration = Duration::from_secs(1);
+/// Longest time for which a checkpoint that is offered is not taken for being too soon.
+pub const CHECKPOINT_INTERVAL_MAX: Duration = Duration::from_mins(1);
+/// Bytes of checkpoints that an attempt may have written per second, on the average: the largest one once a minute.
+pub const CHECKPOINT_BYTES_PER_SEC: u64 = 1 << 20;
+/// Checkpoints of one attempt that are kept: the one before the last as well, in case the last is damaged.
+pub const CHECKPOINT_GENERATIONS: usize = 2;
+/// Checkpoints of a worker on its disk; the oldest go first.
+pub const CHECKPOINTS_BYTES_MAX: u64 = 1 << 30;
 /// Nested calls of a program: 8 units for a call, and one for each of its locals and operands, or one for each four
 /// values that it computes, if that is more. Some 40,000 calls of ordinary functions.
 pub const TASK_CALL_DEPTH_MAX: i32 = 1_000_000;

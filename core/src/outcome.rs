@@ -19,6 +19,8 @@ pub struct Execution {
     pub output: Output,
     /// Executed operators.
     pub fuel: Fuel,
+    /// Whether it went on from a checkpoint. Then `fuel` also counts how it found its way back.
+    pub resumed: bool,
 }
 
 /// Everything that a program wrote.

@@ -256,6 +256,44 @@ mod tests {
         }
     }
 
+    /// The commands of a page: lines of its shell blocks that begin with `talka`.
+    fn commands(page: &str) -> Vec<String> {
+        let mut shell = false;
+        let mut found = Vec::new();
+        for line in page.lines() {
+            if let Some(language) = line.strip_prefix("```") {
+                shell = language == "sh";
+            } else if shell {
+                let code = line.split(" #").next().unwrap_or_default();
+                let commands = code.split(';').map(str::trim).filter(|command| command.starts_with("talka "));
+                found.extend(
+                    commands.map(|command| command.split(" < ").next().unwrap_or_default().to_owned()),
+                );
+            }
+        }
+        found
+    }
+
+    #[test]
+    fn the_documents_name_commands_that_there_are() {
+        for (page, text) in [
+            ("README.md", include_str!("../../README.md")),
+            ("sample-tasks/README.md", include_str!("../../sample-tasks/README.md")),
+            ("docs/writing-tasks.md", include_str!("../../docs/writing-tasks.md")),
+        ] {
+            let commands = commands(text);
+            assert!(commands.len() > 2, "{page}");
+            for command in commands {
+                let parsed = Cli::try_parse_from(command.split_whitespace());
+                assert!(
+                    parsed.is_ok(),
+                    "{page}: {command}: {}",
+                    parsed.err().map_or_else(String::new, |e| e.to_string())
+                );
+            }
+        }
+    }
+
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();

@@ -15,10 +15,12 @@
 //! | module | subject |
 //! |---|---|
 //! | [`sandbox`] | where programs of strangers run; the only place that knows wasmtime |
+//! | [`checkpoints`] | what lets attempts go on after a restart |
 //! | [`control`] | the owner's hand on a running worker: a socket in its data directory |
 //! | [`world`] | from a task to what the sandbox runs, and back to a report |
 
 mod capacity;
+pub mod checkpoints;
 pub mod control;
 mod fetch;
 pub mod sandbox;
@@ -27,7 +29,7 @@ mod shell;
 mod slots;
 pub mod world;
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{io, net::SocketAddr, path::PathBuf, sync::Arc};
 
 use talka_core::{
     duty::CpuPercent,
@@ -52,10 +54,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     capacity::Machine,
+    checkpoints::{Checkpoints, Holder},
     control::{ControlError, Pause},
     fetch::Fetcher,
     sandbox::{Compiler, Executor, ExecutorConfig, Place, throttle},
-    shell::{EVENT_QUEUE, Owner, Shell, SlotHandle},
+    shell::{EVENT_QUEUE, Kept, Owner, Shell, SlotHandle},
     slots::Slot,
 };
 
@@ -101,6 +104,14 @@ pub enum WorkerError {
     /// The blob store can't be used.
     #[error(transparent)]
     Blobs(#[from] BlobError),
+    /// The directory of checkpoints can't be used.
+    #[error("can't use {} for checkpoints", dir.display())]
+    Checkpoints {
+        /// Which.
+        dir: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
     /// An executor process can't be started.
     #[error("can't start an executor process ({})", executable.display())]
     Executor {
@@ -132,6 +143,7 @@ pub async fn run(
     }
     let endpoint = PeerEndpoint::bind(listen).await?;
     let blobs = BlobStore::open(&config.data_dir.join("blobs")).await?;
+    let (checkpoints, held) = open_checkpoints(&config).await?;
     let connections = ConnectionLimits::default();
     let server = BlobServer::new(&blobs, AdmitAll, None, connections.clone());
     let router = endpoint.router(&connections).accept(blobs::ALPN, server.clone()).spawn();
@@ -152,13 +164,15 @@ pub async fn run(
     );
     let machine = Machine::new(config.slots, config.memory)?;
     let (share, shares) = watch::channel(config.cpu_percent);
-    let slots = start_slots(&config, machine.slots(), &blobs, &events, &shares).await?;
+    let stores = (&blobs, &checkpoints);
+    let slots = start_slots(&config, machine.slots(), stores, &events, &shares).await?;
     let pause = Pause::load(&config.data_dir, control::now_millis());
     let owner = Owner::new(peer, config.ticket.coordinator.peer, pause, share);
     // One request is obeyed at a time.
     let (ask, asked) = mpsc::channel(1);
     let control = tokio::spawn(control::serve(socket, config.data_dir.clone(), ask));
-    let shell = Shell::new(machine, slots, fetcher, blobs.clone(), incoming, owner, asked);
+    let kept = Kept { blobs: blobs.clone(), checkpoints, held };
+    let shell = Shell::new(machine, slots, fetcher, kept, incoming, owner, asked);
 
     let (up, mut is_up) = mpsc::channel(1);
     let session = tokio::spawn(session::keep(client, events, up, stopping.clone()));
@@ -189,10 +203,26 @@ pub async fn run(
     ended.map_or(Ok(()), |error| Err(WorkerError::Refused(error.to_string())))
 }
 
+/// Opens the store of checkpoints and finds what this worker held before it was started.
+async fn open_checkpoints(config: &WorkerConfig) -> Result<(Arc<Checkpoints>, Vec<Holder>), WorkerError> {
+    let (dir, coordinator) = (config.data_dir.join("checkpoints"), config.ticket.coordinator.peer);
+    let open = {
+        let dir = dir.clone();
+        move || Checkpoints::open(&dir, Some(coordinator))
+    };
+    let opened = tokio::task::spawn_blocking(open).await.map_err(io::Error::other).flatten();
+    let (checkpoints, held) = opened.map_err(|source| WorkerError::Checkpoints { dir, source })?;
+    for holder in &held {
+        let attempt = holder.assignment.attempt;
+        tracing::info!(%attempt, "an attempt will go on from its checkpoint");
+    }
+    Ok((checkpoints, held))
+}
+
 async fn start_slots(
     config: &WorkerConfig,
     count: u32,
-    blobs: &BlobStore,
+    (blobs, checkpoints): (&BlobStore, &Arc<Checkpoints>),
     events: &mpsc::Sender<shell::Event>,
     shares: &watch::Receiver<CpuPercent>,
 ) -> Result<Vec<SlotHandle>, WorkerError> {
@@ -209,6 +239,8 @@ async fn start_slots(
             number: SlotNo::new(number),
             executor,
             blobs: blobs.clone(),
+            checkpoints: checkpoints.clone(),
+            coordinator: config.ticket.coordinator.peer,
             events: events.clone(),
             tamper: config.tamper,
         };

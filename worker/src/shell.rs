@@ -15,12 +15,16 @@ use talka_core::{
     worker::{Assignment, Effects, Start, Worker},
 };
 use talka_peer::blobs::BlobStore;
-use talka_proto::wire::{self, worker_message::Message};
+use talka_proto::{
+    convert::attempts,
+    wire::{self, worker_message::Message},
+};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     capacity::{self, Machine},
+    checkpoints::{Checkpoints, Holder},
     control::Asked,
     fetch::Fetcher,
     sandbox::Control,
@@ -71,10 +75,19 @@ pub(crate) struct Shell {
     ready: HashMap<JobId, ReadyJob>,
     fetcher: Fetcher,
     blobs: BlobStore,
+    checkpoints: Arc<Checkpoints>,
     events: mpsc::Receiver<Event>,
     owner: Owner,
     /// What the owner asks.
     asked: mpsc::Receiver<Asked>,
+}
+
+/// What a worker has on its disk.
+pub(crate) struct Kept {
+    pub(crate) blobs: BlobStore,
+    pub(crate) checkpoints: Arc<Checkpoints>,
+    /// Attempts with which it can go on.
+    pub(crate) held: Vec<Holder>,
 }
 
 /// A slot, from the shell's side.
@@ -89,12 +102,13 @@ impl Shell {
         mut machine: Machine,
         slots: Vec<SlotHandle>,
         fetcher: Fetcher,
-        blobs: BlobStore,
+        kept: Kept,
         events: mpsc::Receiver<Event>,
         owner: Owner,
         asked: mpsc::Receiver<Asked>,
     ) -> Self {
         let capacity = machine.look(Capacity::default());
+        let Kept { blobs, checkpoints, held } = kept;
         let mut shell = Self {
             worker: Worker::new(machine.slots()),
             machine,
@@ -105,16 +119,20 @@ impl Shell {
             ready: HashMap::new(),
             fetcher,
             blobs,
+            checkpoints,
             events,
             owner,
             asked,
         };
         shell.pause_from_the_start();
+        for holder in held {
+            shell.worker.on_restored(&holder.spec, holder.assignment);
+        }
         shell
     }
 
     /// Runs until `shutdown`; then what runs may finish for a short while, what is finished is reported,
-    /// and the rest is given back.
+    /// and the rest is given back, but for what has a checkpoint: the next start goes on with that.
     pub(crate) async fn run(mut self, shutdown: CancellationToken) {
         /// How often the machine is looked at.
         const LOOK_INTERVAL: Duration = Duration::from_secs(1);
@@ -160,8 +178,9 @@ impl Shell {
             }
         }
         if let Some(outbound) = &self.outbound {
-            let leaving =
-                wire::WorkerMessage { message: Some(Message::Leaving(wire::Leaving { keeping: vec![] })) };
+            let kept = self.worker.unfinished().filter(|attempt| self.checkpoints.has_attempt(*attempt));
+            let keeping = attempts(&kept.collect::<Vec<_>>());
+            let leaving = wire::WorkerMessage { message: Some(Message::Leaving(wire::Leaving { keeping })) };
             // If it does not get through, the coordinator finds out by itself.
             drop(outbound.try_send(leaving));
         }
@@ -224,9 +243,11 @@ impl Shell {
             let blobs = self.blobs.clone();
             tokio::spawn(async move { blobs.untag(&output_tag(attempt)).await });
         }
+        self.checkpoints.forget(&fx.spent);
         for job in fx.forget {
             self.ready.remove(&job);
             self.fetcher.forget(job);
+            self.checkpoints.forget_job(job);
         }
     }
 

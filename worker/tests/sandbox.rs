@@ -3,7 +3,7 @@
 use std::{
     fmt::Write as _,
     path::{Path, PathBuf},
-    process::{Command, ExitCode, Stdio},
+    process::{ExitCode, Stdio},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -19,8 +19,8 @@ use talka_core::{
     quantities::{Bytes as Size, Fuel},
 };
 use talka_worker::sandbox::{
-    Activity, CompileError, Compiler, Executor, ExecutorConfig, JobParts, JobWorld, Place, TaskInput,
-    TaskResult, child, run_one, throttle,
+    Activity, CompileError, Compiler, Control, Executor, ExecutorConfig, JobParts, JobWorld, Place,
+    TaskInput, TaskResult, child, run_one, throttle,
     walls::{self, Wall},
 };
 use tokio::{
@@ -30,9 +30,10 @@ use tokio::{
 
 #[path = "sandbox/compiled.rs"]
 mod compiled;
-
-/// What a process does that has broken out of the engine: see [`drill`].
-const DRILL_ARG: &str = "escape-drill";
+#[path = "sandbox/drill.rs"]
+mod drill;
+#[path = "sandbox/resumed.rs"]
+mod resumed;
 
 /// Starts an executor, tells its process number, and waits to be killed.
 const PARENT_ARG: &str = "parent";
@@ -43,7 +44,7 @@ fn main() -> ExitCode {
     }
     let mut args = std::env::args().skip(1);
     match args.next().as_deref() {
-        Some(DRILL_ARG) => return drill(&args.next().unwrap_or_default()),
+        Some(drill::DRILL_ARG) => return drill::run(args),
         Some(PARENT_ARG) => return parent(),
         _ => {}
     }
@@ -70,6 +71,23 @@ fn main() -> ExitCode {
             compiled::without_a_disk_modules_are_still_compiled,
         ),
         test("a_refusal_leaves_nothing_behind", compiled::a_refusal_leaves_nothing_behind),
+        test(
+            "an_interrupted_task_writes_what_it_would_have_written",
+            resumed::an_interrupted_task_writes_what_it_would_have_written,
+        ),
+        test(
+            "a_damaged_checkpoint_gives_way_to_the_one_before",
+            resumed::a_damaged_checkpoint_gives_way_to_the_one_before,
+        ),
+        test(
+            "a_task_that_fails_after_an_interruption_is_run_again",
+            resumed::a_task_that_fails_after_an_interruption_is_run_again,
+        ),
+        test(
+            "checkpoints_without_end_or_measure_do_no_harm",
+            resumed::checkpoints_without_end_or_measure_do_no_harm,
+        ),
+        test("a_sample_task_goes_on_where_it_was_killed", resumed::a_sample_task_goes_on_where_it_was_killed),
         test("what_is_not_a_module_is_refused", what_is_not_a_module_is_refused),
         test("a_missing_program_is_an_error", a_missing_program_is_an_error),
         test("a_program_that_does_not_greet_is_an_error", a_program_that_does_not_greet_is_an_error),
@@ -78,7 +96,11 @@ fn main() -> ExitCode {
         test("sample_tasks_give_their_known_answers", sample_tasks_give_their_known_answers),
         test("a_local_run_has_the_same_digests_each_time", local_runs_agree),
         Trial::test("nothing_gets_through_the_walls", || {
-            nothing_gets_through_the_walls();
+            drill::nothing_gets_through_the_walls();
+            Ok(())
+        }),
+        Trial::test("without_walls_the_same_attempts_work", || {
+            drill::without_walls_the_same_attempts_work();
             Ok(())
         }),
     ];
@@ -589,58 +611,4 @@ async fn sample_tasks_give_their_known_answers() {
         assert_eq!(execution.exit, Exit::Ok, "{:?}: {log}", task.args);
         assert_eq!(String::from_utf8_lossy(&execution.output.stdout), expected, "{:?}", task.args);
     }
-}
-
-/// Tries one thing that an escaped program would try, from behind the walls. Success means that it worked.
-fn drill(what: &str) -> ExitCode {
-    let walls = child::lock_down();
-    if !walls.has(Wall::Seccomp) && !walls.has(Wall::Landlock) {
-        return ExitCode::FAILURE;
-    }
-    let worked = match what {
-        "nothing" => true,
-        "read a file" => std::fs::read("/etc/hostname").or_else(|_| std::fs::read("/etc/passwd")).is_ok(),
-        "list a directory" => std::fs::read_dir("/").is_ok(),
-        "write a file" => std::fs::write(std::env::temp_dir().join("talka-drill"), "x").is_ok(),
-        "listen" => std::net::TcpListener::bind("127.0.0.1:0").is_ok(),
-        "connect" => std::net::UdpSocket::bind("127.0.0.1:0").is_ok(),
-        "start a program" => Command::new("/bin/true").status().is_ok_and(|status| status.success()),
-        "start a thread" => std::thread::Builder::new().spawn(|| ()).is_ok(),
-        "kill the parent" => {
-            let parent = rustix::process::getppid().expect("a parent");
-            rustix::process::test_kill_process(parent).is_ok()
-        }
-        "change the limits" => {
-            let none = rustix::process::Rlimit { current: None, maximum: None };
-            rustix::process::setrlimit(rustix::process::Resource::Nofile, none).is_ok()
-        }
-        _ => false,
-    };
-    if worked { ExitCode::SUCCESS } else { ExitCode::FAILURE }
-}
-
-fn nothing_gets_through_the_walls() {
-    let attempt = |what: &str| {
-        let mut command = Command::new(exe());
-        command.args([DRILL_ARG, what]).stdin(Stdio::null()).stderr(Stdio::null());
-        command.status().expect("a drill").success()
-    };
-    if !attempt("nothing") {
-        // A kernel without both: the doctor says so.
-        return;
-    }
-    let attempts = [
-        "read a file",
-        "list a directory",
-        "write a file",
-        "listen",
-        "connect",
-        "start a program",
-        "start a thread",
-        "kill the parent",
-        "change the limits",
-    ];
-    let escaped: Vec<_> = attempts.into_iter().filter(|what| attempt(what)).collect();
-    assert!(escaped.is_empty(), "{escaped:?}");
-    assert!(!Path::new(&std::env::temp_dir().join("talka-drill")).exists());
 }

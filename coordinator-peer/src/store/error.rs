@@ -32,6 +32,16 @@ pub enum StoreError {
         /// What this program can read.
         known: u32,
     },
+    /// The store has tables that no published version wrote. Fatal: their digests mean something else now.
+    #[error(
+        "the store has schema {found}, which is older than the first that was published ({first}); start with an empty one"
+    )]
+    OlderSchema {
+        /// What the file says.
+        found: u32,
+        /// The oldest that this program can read.
+        first: u32,
+    },
     /// The store could not be brought to a newer schema; it is as it was. Fatal.
     #[error("migration of the store to schema {to} failed")]
     Migrate {

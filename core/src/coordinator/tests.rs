@@ -7,6 +7,7 @@ mod outputs;
 mod quota;
 mod random;
 mod restart;
+mod resumed;
 mod shares;
 mod steer;
 mod store;

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::{Assignment, Effects, Load, Running, Start, Worker};
 use crate::{
     coordinator::{Report, ReportOutcome, ReportOutput},
-    ids::{AttemptId, BlobHash, InputDigest, JobId, ResultDigest, SlotNo, TaskId},
+    ids::{AttemptId, BlobHash, InputDigest, JobId, OutcomeDigest, SlotNo, TaskId},
     job::{BlobRef, tests::spec},
     limits,
     outcome::{Exit, NoResult, Output},
@@ -40,6 +40,7 @@ fn report(attempt: AttemptId, bytes: usize, wall_micros: u64) -> Report {
         input: InputDigest::new([7; 32]),
         exit: Exit::Ok,
         fuel: Fuel::new(1),
+        resumed: false,
         output: ReportOutput::Inline(Arc::new(output)),
     };
     Report { attempt, outcome, wall_micros }
@@ -49,7 +50,7 @@ fn large(attempt: AttemptId) -> Report {
     let mut report = report(attempt, 0, 1000);
     if let ReportOutcome::Execution { output, .. } = &mut report.outcome {
         let blob = BlobRef { hash: BlobHash::new([1; 32]), size: Bytes::mib(1) };
-        *output = ReportOutput::Remote { blob, digest: ResultDigest::new([1; 32]) };
+        *output = ReportOutput::Remote { blob, digest: OutcomeDigest::new([1; 32]) };
     }
     report
 }
@@ -646,6 +647,72 @@ fn outputs_that_may_be_fetched_are_known() {
     assert!(rig.worker.keeps_outputs());
     rig.settle(&[], &attempts(0..1));
     assert!(!rig.worker.keeps_outputs());
+}
+
+/// A worker that was started again and has checkpoints of these attempts.
+fn restored(indices: Range<u64>) -> Rig {
+    let mut worker = Worker::new(2);
+    for assignment in assignments(JOB, indices) {
+        worker.on_restored(&Arc::new(spec(1000, 1)), assignment);
+    }
+    Rig { worker, slots: BTreeMap::new(), sent: vec![], fx: Effects::default() }
+}
+
+#[test]
+fn what_has_a_checkpoint_is_held_over_a_restart_and_goes_on() {
+    let mut rig = restored(3..5);
+    assert_eq!(rig.worker.holding(), attempts(3..5));
+    assert_eq!(rig.fx.fetch, [], "without a coordinator nothing can be fetched");
+    rig.welcome(&[]);
+    assert_eq!(rig.fx.fetch, [JOB]);
+    rig.welcome(&[]);
+    assert_eq!(rig.fx.fetch, [], "once");
+    rig.lease(3..6);
+    rig.act(|worker, fx| worker.on_fetched(JOB, fx));
+    assert_eq!((rig.running(0), rig.running(1)), (Some(attempt(3)), Some(attempt(4))));
+    let done = rig.finish(0);
+    assert_eq!(rig.running(0), Some(attempt(5)), "a lease that is repeated runs once");
+    assert_eq!(rig.fx.spent, [], "it may be lost until it is settled");
+    rig.settle(&[done], &[]);
+    assert_eq!(rig.fx.spent, [done]);
+}
+
+#[test]
+fn checkpoints_of_what_nobody_wants_any_more_go() {
+    let mut rig = restored(3..5);
+    rig.welcome(&[attempt(3)]);
+    assert_eq!((rig.worker.holding(), &rig.fx.spent), (attempts(4..5), &attempts(3..4)));
+    rig.act(|worker, fx| worker.on_ended(JOB, fx));
+    assert_eq!((&rig.fx.spent, &rig.fx.forget), (&attempts(4..5), &vec![JOB]));
+
+    let mut rig = Rig::ready(1);
+    rig.lease(0..2);
+    rig.cancel(&attempts(0..1));
+    assert_eq!(rig.fx.spent, [], "it still runs, and may write one");
+    rig.stopped(0);
+    assert_eq!(rig.fx.spent, attempts(0..1));
+}
+
+#[test]
+fn a_checkpoint_outlives_a_process_that_died_but_not_a_deadline() {
+    for (reason, spent) in
+        [(NoResult::ChildDied, false), (NoResult::HostMemory, false), (NoResult::Deadline, true)]
+    {
+        let mut rig = Rig::ready(1);
+        rig.lease(0..1);
+        let outcome = ReportOutcome::NoResult(reason);
+        rig.finish_as(0, Report { attempt: attempt(0), outcome, wall_micros: 1 });
+        rig.settle(&attempts(0..1), &attempts(0..1));
+        assert_eq!(rig.fx.spent.len(), usize::from(spent), "{reason}");
+    }
+}
+
+#[test]
+fn what_is_unfinished_is_known() {
+    let mut rig = Rig::ready(1);
+    rig.lease(0..3);
+    rig.finish(0);
+    assert_eq!(rig.worker.unfinished().collect::<Vec<_>>(), attempts(1..3));
 }
 
 #[test]

@@ -50,16 +50,18 @@ mod local;
 pub mod measure;
 mod meter;
 mod process;
+mod saving;
 mod throttle;
 pub mod walls;
 mod wasi;
 mod world;
 
+pub(crate) use self::world::SNAPSHOT_VERSION;
 pub use self::{
     compiler::{CacheUsage, CompileError, Compiler, cache_usage},
     control::{Activity, Control},
     executor::{Executor, ExecutorConfig, TaskResult},
     job::{JobWorld, Program, TaskInput},
-    local::{JobParts, LocalRun, RunError, run_one, run_one_with},
+    local::{JobParts, LocalRun, RunError, run_one, run_one_kept, run_one_with},
     throttle::{Place, throttle},
 };

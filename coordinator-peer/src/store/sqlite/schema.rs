@@ -4,9 +4,12 @@ use rusqlite::{Connection, TransactionBehavior};
 
 use crate::store::StoreError;
 
-/// What leads from each schema to the next one; the first step makes an empty file schema 1. A step that was
-/// published is never changed.
-const STEPS: &[&str] = &[include_str!("schema/1.sql")];
+/// The schema that the first step makes of an empty file. Those before it are refused: what they say of results
+/// can't be compared with what is said today.
+const FIRST: u32 = 2;
+
+/// What leads from each schema to the next one. A step that was published is never changed.
+const STEPS: &[&str] = &[include_str!("schema/2.sql")];
 
 /// Brings the store to the newest schema.
 pub(super) fn migrate(conn: &mut Connection) -> Result<(), StoreError> {
@@ -17,7 +20,10 @@ pub(super) fn migrate(conn: &mut Connection) -> Result<(), StoreError> {
 /// leaves a store of a whole number of steps.
 fn run(conn: &mut Connection, steps: &[&str]) -> Result<(), StoreError> {
     let found: u32 = conn.pragma_query_value(None, "user_version", |row| row.get(0))?;
-    for (to, step) in (1u32..).zip(steps).skip(found as usize) {
+    if (1..FIRST).contains(&found) {
+        return Err(StoreError::OlderSchema { found, first: FIRST });
+    }
+    for (to, step) in (FIRST..).zip(steps).filter(|(to, _)| *to > found) {
         let take = |conn: &mut Connection| {
             let transaction = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
             transaction.execute_batch(step)?;
@@ -26,7 +32,7 @@ fn run(conn: &mut Connection, steps: &[&str]) -> Result<(), StoreError> {
         };
         take(conn).map_err(|source| StoreError::Migrate { to, source: Box::new(source) })?;
     }
-    let known = u32::try_from(steps.len()).unwrap_or(u32::MAX);
+    let known = u32::try_from(steps.len()).unwrap_or(u32::MAX).saturating_add(FIRST - 1);
     if found > known { Err(StoreError::NewerSchema { found, known }) } else { Ok(()) }
 }
 
@@ -54,7 +60,7 @@ mod tests {
     fn a_step_that_fails_leaves_nothing() {
         let mut conn = Connection::open_in_memory().expect("memory");
         let result = run(&mut conn, &["CREATE TABLE a(x)", "CREATE TABLE b(x); CREATE TABLE a(x)"]);
-        assert!(matches!(result, Err(StoreError::Migrate { to: 2, .. })), "{result:?}");
+        assert!(matches!(result, Err(StoreError::Migrate { to: 3, .. })), "{result:?}");
         assert_eq!(tables(&conn), ["a"]);
         run(&mut conn, &["CREATE TABLE a(x)", "CREATE TABLE b(x)"]).expect("the mended step");
         assert_eq!(tables(&conn), ["a", "b"]);
@@ -65,7 +71,16 @@ mod tests {
         let mut conn = Connection::open_in_memory().expect("memory");
         conn.pragma_update(None, "user_version", 7).expect("a version");
         let result = run(&mut conn, &["CREATE TABLE a(x)"]);
-        assert!(matches!(result, Err(StoreError::NewerSchema { found: 7, known: 1 })), "{result:?}");
+        assert!(matches!(result, Err(StoreError::NewerSchema { found: 7, known: FIRST })), "{result:?}");
         assert!(tables(&conn).is_empty());
+    }
+
+    #[test]
+    fn a_schema_from_before_the_first_is_refused_and_left_alone() {
+        let mut conn = Connection::open_in_memory().expect("memory");
+        conn.execute_batch("CREATE TABLE old(x); PRAGMA user_version = 1").expect("a store");
+        let result = run(&mut conn, STEPS);
+        assert!(matches!(result, Err(StoreError::OlderSchema { found: 1, first: FIRST })), "{result:?}");
+        assert_eq!(tables(&conn), ["old"]);
     }
 }
