@@ -7,6 +7,7 @@ case: its result depends on the sandbox's random stream. Takes half a minute.
 """
 
 import collections
+import functools
 import hashlib
 import itertools
 import json
@@ -143,6 +144,26 @@ def mandelbrot(args, index, _stdin):
     return bytes(output)
 
 
+# collatz
+
+
+@functools.cache
+def collatz_steps(start):
+    steps = 0
+    number = start
+    while number >= start and number != 1:
+        number = 3 * number + 1 if number % 2 else number // 2
+        steps += 1
+    return steps if number == 1 else steps + collatz_steps(number)
+
+
+def collatz(args, index, _stdin):
+    width = int(args[0])
+    starts = range(max(index * width, 1), (index + 1) * width)
+    longest = max(starts, key=lambda start: (collatz_steps(start), -start), default=0)
+    return f"{longest} {collatz_steps(longest) if longest else 0}\n"
+
+
 # empty
 
 
@@ -184,6 +205,12 @@ CASES = [
     (mandelbrot, ["64", "4"], 5, ""),
     (mandelbrot, ["64", "4"], 10, ""),
     (mandelbrot, ["48", "2", "-0.743643", "0.131825", "0.003"], 3, ""),
+    (collatz, ["10"], 0, ""),
+    (collatz, ["1000000"], 0, ""),
+    (collatz, ["250000"], 3, ""),
+    (collatz, ["1"], 0, ""),
+    # A chain of this interval climbs beyond 64 bits.
+    (collatz, ["1000"], 12_327_829, ""),
     (empty, [], 0, ""),
 ]
 

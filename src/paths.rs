@@ -12,6 +12,12 @@ pub(crate) fn data_home() -> Result<PathBuf, Failure> {
     base("XDG_DATA_HOME", ".local/share").ok_or_else(no_home)
 }
 
+/// Where commands keep what can be made anew: `$XDG_CACHE_HOME/talka`, or `~/.cache/talka`. `None` for a user
+/// without a home.
+pub(crate) fn cache_home() -> Option<PathBuf> {
+    base("XDG_CACHE_HOME", ".cache")
+}
+
 /// Where running programs note that they run: `$XDG_RUNTIME_DIR/talka`, or `~/.local/state/talka`.
 pub(crate) fn runtime_dir() -> Result<PathBuf, Failure> {
     base("XDG_RUNTIME_DIR", ".local/state").ok_or_else(no_home)

@@ -64,6 +64,11 @@ pub(crate) fn bytes_bar(out: Out, what: &'static str, total: Option<u64>) -> Pro
     new_bar(out, template, total).with_prefix(what)
 }
 
+/// A bar for a known number of steps, each with a message.
+pub(crate) fn steps_bar(out: Out, steps: u64) -> ProgressBar {
+    new_bar(out, "[{bar:40}] {pos}/{len} {msg}", Some(steps))
+}
+
 fn new_bar(out: Out, template: &str, total: Option<u64>) -> ProgressBar {
     let target =
         if out.is_live() { ProgressDrawTarget::stderr_with_hz(10) } else { ProgressDrawTarget::hidden() };

@@ -106,8 +106,12 @@ pub const MODULE_GLOBALS_MAX: u32 = 10_000;
 pub const COMPILE_CPU_MAX: Duration = Duration::from_mins(1);
 /// Address space of the compile process.
 pub const COMPILE_MEMORY_BYTES_MAX: u64 = 2 << 30;
-/// Compiled modules that a worker keeps in memory.
+/// Compiled modules that a worker keeps in memory; a single one can't be larger.
 pub const COMPILED_BYTES_MAX: u64 = 512 << 20;
+/// Compiled modules on the disk: the ordinary ones of hundreds of jobs; one of the largest leaves room for them.
+pub const COMPILE_CACHE_BYTES_MAX: u64 = 1 << 30;
+/// The same as files: all of them are looked through when a new one is written.
+pub const COMPILE_CACHE_FILES_MAX: usize = 4096;
 /// Jobs whose program and datasets one executor keeps, so that going from one to another costs nothing.
 pub const EXECUTOR_JOBS_MAX: usize = 16;
 /// Programs and datasets that one executor keeps beyond those of the job that it runs.

@@ -13,6 +13,7 @@
 //! | [`mandelbrot`] | tiles of a picture of the Mandelbrot set |
 //! | [`kmers`] | counts of DNA k-mers |
 //! | [`pi`] | how many random points lie inside a quarter circle |
+//! | [`collatz`] | the longest Collatz chain of an interval |
 //! | [`hash`] | a hasher without a random seed |
 //!
 //! A result must depend on the task alone, so nothing here reads a clock, iterates over a map in
@@ -24,6 +25,7 @@
 //! ```
 
 pub mod cli;
+pub mod collatz;
 pub mod hash;
 pub mod kmers;
 pub mod mandelbrot;

@@ -14,7 +14,10 @@ use talka_peer::{
     identity::Identity,
 };
 use talka_proto::wire;
-use talka_worker::sandbox::walls::{self, Wall, WallState};
+use talka_worker::sandbox::{
+    CacheUsage, cache_usage,
+    walls::{self, Wall, WallState},
+};
 
 use super::CoordinatorFlags;
 use crate::{
@@ -89,6 +92,7 @@ impl DoctorFlags {
         checks.push(endpoint().await);
         checks.push(engine(LOCK_FILE));
         checks.extend(sandbox().await);
+        checks.extend(compiled(&data_dir, paths::cache_home().as_deref()));
         checks.extend(coordinators().await);
         Ok(checks)
     }
@@ -219,6 +223,30 @@ fn wall_check(wall: Wall, state: &WallState) -> Check {
     }
 }
 
+/// The compiled modules that workers and `talka run` keep.
+fn compiled(data_dir: &Path, cache_home: Option<&Path>) -> Vec<Check> {
+    let dirs = [Some(data_dir.to_owned()), Some(data_dir.join("worker")), cache_home.map(Path::to_owned)];
+    let checks: Vec<Check> = dirs
+        .into_iter()
+        .flatten()
+        .filter_map(|dir| match cache_usage(&dir) {
+            Ok(usage) => usage.map(|CacheUsage { dir, modules, size, max }| {
+                let detail = format!("{}: {size} of at most {max}, modules: {modules}", dir.display());
+                check("compiled", Status::Ok, detail)
+            }),
+            Err(error) => {
+                let remedy = "modules are compiled again and again; mend its permissions or remove it";
+                let detail = format!("the cache in {} can't be read: {error}; {remedy}", dir.display());
+                Some(check("compiled", Status::Warn, detail))
+            }
+        })
+        .collect();
+    if checks.is_empty() {
+        return vec![check("compiled", Status::Ok, "no modules yet; they are kept from the first run on")];
+    }
+    checks
+}
+
 /// Each coordinator that runs here, and whether it answers.
 async fn coordinators() -> Vec<Check> {
     let entries = registry::dir().map(|dir| registry::running(&dir)).unwrap_or_default();
@@ -290,6 +318,27 @@ mod tests {
         std::fs::write(dir.path().join("worker/key"), "no key").expect("written");
         let checks = keys(dir.path());
         assert_eq!((checks.len(), checks[0].status), (1, Status::Fail));
+    }
+
+    #[test]
+    fn the_caches_of_compiled_modules_are_told_with_their_bound() {
+        let home = tempfile::tempdir().expect("a directory");
+        let (data, cache) = (home.path().join("data"), home.path().join("cache"));
+        let told = || compiled(&data, Some(&cache));
+        assert_eq!((told().len(), told()[0].status), (1, Status::Ok));
+        assert!(!data.exists() && !cache.exists(), "nothing is made by looking");
+        let name = "0123456789abcdef".repeat(4);
+        for dir in [data.join("worker/compiled"), cache.join("compiled")] {
+            std::fs::create_dir_all(&dir).expect("made");
+            std::fs::write(dir.join(&name), [0; 1024]).expect("written");
+        }
+        let expected =
+            format!("{}: 1 KiB of at most 1 GiB, modules: 1", data.join("worker/compiled").display());
+        assert_eq!(told()[0], check("compiled", Status::Ok, expected));
+        assert_eq!(told().len(), 2);
+        std::fs::remove_dir_all(cache.join("compiled")).expect("removed");
+        std::fs::write(cache.join("compiled"), "no directory").expect("written");
+        assert_eq!(told()[1].status, Status::Warn);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! does is turned into a validated value by one `TryFrom` that reports all problems at once.
 
 mod archive;
+mod bench;
 mod bundle;
 mod completions;
 mod coordinator;
@@ -137,6 +138,9 @@ enum Command {
     /// Check a program before it is submitted.
     #[command(subcommand)]
     Bundle(bundle::BundleCommand),
+    /// Measure what things cost on this machine.
+    #[command(subcommand)]
+    Bench(bench::BenchCommand),
     /// Find out what is wrong with this machine's setup.
     Doctor(doctor::DoctorFlags),
     /// Print a completion script for a shell.
@@ -166,6 +170,7 @@ impl Command {
             Self::Credit(command) => command.run(out).await,
             Self::Run(flags) => flags.run(out).await,
             Self::Bundle(command) => command.run(out),
+            Self::Bench(command) => command.run(out).await,
             Self::Doctor(flags) => flags.run(out).await,
             Self::Completions(flags) => flags.run(out),
         }

@@ -20,7 +20,7 @@ use talka_core::{
     quantities::{Bytes as Size, Fuel},
 };
 use talka_worker::{
-    sandbox::{JobParts, RunError, run_one},
+    sandbox::{Compiler, JobParts, RunError, run_one_with},
     world,
 };
 
@@ -115,7 +115,11 @@ async fn execute(
 ) -> anyhow::Result<(Option<String>, Result<Execution, NoResult>)> {
     let executable = paths::own_executable().context("cannot find this program's own file")?;
     let parts = JobParts { datasets, limits: spec.limits, seed: spec.seed, clock_secs: spec.clock_secs };
-    match run_one(executable, module, parts, world::task_input(spec, 0, stdin)).await {
+    let compiler = match paths::cache_home() {
+        Some(dir) => Compiler::with_cache(executable, dir),
+        None => Compiler::new(executable),
+    };
+    match run_one_with(&compiler, module, parts, world::task_input(spec, 0, stdin)).await {
         Ok(run) => {
             let digest = world::digest(run.bundle, run.input, &run.execution);
             Ok((Some(digest.to_string()), Ok(run.execution)))

@@ -1,5 +1,7 @@
 //! `talka run`: every known answer, and how programs end.
 
+use std::{fs::DirEntry, os::unix::fs::MetadataExt as _, path::Path};
+
 use serde::Deserialize;
 
 use crate::harness::{Grid, Guest, Talka, number, sample, sha256};
@@ -50,4 +52,29 @@ fn a_local_run_tells_how_the_program_ended() {
     assert_eq!(run(Guest::Traps, &[], 70)["status"], "trap");
     assert_eq!(run(Guest::LoopsForever, &["--fuel", "1M"], 71)["status"], "limit");
     assert_eq!(run(Guest::LoopsForever, &["--deadline", "200ms"], 75)["status"], "no-result");
+}
+
+#[test]
+fn a_program_is_compiled_at_its_first_run_only() {
+    let home = tempfile::tempdir().expect("a directory");
+    let run = |cache: &Path| {
+        let talka = Talka::new(home.path(), ["run", "--log", "warn", &sample("empty")]);
+        let ended = talka.env("XDG_CACHE_HOME", cache).run().success();
+        assert_eq!(ended.stderr.contains("WARN"), !cache.is_dir(), "{}", ended.stderr);
+        assert!(ended.stderr.contains("digest"), "{}", ended.stderr);
+    };
+    let compiled = || {
+        let files = std::fs::read_dir(home.path().join("cache/talka/compiled")).expect("a directory");
+        let of = |file: DirEntry| (file.file_name(), file.metadata().expect("a file").ino());
+        files.map(|file| of(file.expect("a file"))).collect::<Vec<_>>()
+    };
+    let cache = home.path().join("cache");
+    std::fs::create_dir(&cache).expect("made");
+    run(&cache);
+    let first = compiled();
+    assert_eq!(first.len(), 1);
+    run(&cache);
+    assert_eq!(compiled(), first, "a file that is written again is another file");
+    std::fs::write(home.path().join("no directory"), "").expect("written");
+    run(&home.path().join("no directory"));
 }

@@ -13,7 +13,9 @@
 //! | [`local`] | `talka run` against known answers |
 //! | [`http`] | the TCP side of a coordinator |
 //! | [`demo`] | `talka demo` |
+//! | [`bench`] | `talka bench` |
 
+mod bench;
 mod demo;
 mod failures;
 mod faults;

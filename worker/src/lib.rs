@@ -60,7 +60,7 @@ pub type Tamper = fn(&mut Execution);
 /// What a worker's owner decides.
 #[derive(Debug, Clone)]
 pub struct WorkerConfig {
-    /// Where the key and the blobs are.
+    /// Where the key, the blobs and the compiled modules are.
     pub data_dir: PathBuf,
     /// Whom to work for.
     pub ticket: Ticket,
@@ -133,7 +133,7 @@ pub async fn run(
         transfer::Fetcher::new(endpoint.clone(), blobs.clone(), None),
         client.clone(),
         &endpoint.address().direct,
-        Compiler::new(config.executable.clone()),
+        Compiler::with_cache(config.executable.clone(), config.data_dir.clone()),
         events.clone(),
     );
     let machine = Machine::new(config.slots, config.memory)?;

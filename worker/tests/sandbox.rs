@@ -26,6 +26,9 @@ use tokio::{
     sync::mpsc,
 };
 
+#[path = "sandbox/compiled.rs"]
+mod compiled;
+
 /// What a process does that has broken out of the engine: see [`drill`].
 const DRILL_ARG: &str = "escape-drill";
 
@@ -57,6 +60,13 @@ fn main() -> ExitCode {
         test("deep_recursion_does_not_kill_the_child", deep_recursion),
         test("one_compilation_serves_all_who_wait", one_compilation_serves_all_who_wait),
         test("a_compile_bomb_is_stopped", a_compile_bomb_is_stopped),
+        test("a_module_is_compiled_once", compiled::a_module_is_compiled_once_for_all_processes),
+        test("a_damaged_file_is_compiled_again", compiled::a_damaged_file_is_compiled_again),
+        test(
+            "without_a_disk_modules_are_still_compiled",
+            compiled::without_a_disk_modules_are_still_compiled,
+        ),
+        test("a_refusal_leaves_nothing_behind", compiled::a_refusal_leaves_nothing_behind),
         test("what_is_not_a_module_is_refused", what_is_not_a_module_is_refused),
         test("a_missing_program_is_an_error", a_missing_program_is_an_error),
         test("a_program_that_does_not_greet_is_an_error", a_program_that_does_not_greet_is_an_error),

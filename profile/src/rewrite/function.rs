@@ -298,7 +298,7 @@ impl Writer<'_> {
     /// end
     /// ```
     fn unrolled_loop(&mut self, first: usize, straight: usize) {
-        let copies = self.context.options.unroll;
+        let copies = loops::copies(straight, self.context.options.unroll);
         let turn: i64 = self.body.ops[first..=first + straight].iter().map(|op| cost::of(&op.operator)).sum();
         for _ in 0..copies {
             self.code.ops().block(BlockType::Empty);

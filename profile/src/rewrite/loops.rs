@@ -5,12 +5,16 @@ use wasmparser::{BlockType, Operator};
 
 use super::{
     RewriteError,
-    body::{Body, Op},
+    body::{Body, Op, count},
     cost,
 };
 
 /// Operators of a loop that is unrolled; a longer one hardly notices what counting costs.
 const UNROLL_OPS_MAX: usize = 96;
+
+/// Operators of all copies of a loop together: a short loop gains most by many copies, and a long one would become too large
+/// for nothing.
+const UNROLLED_OPS_MAX: usize = 4 * UNROLL_OPS_MAX;
 
 /// Number of operators before the `br_if` that closes the loop, if the loop that begins at `at` is one basic
 /// block: straight code, `br_if 0`, `end`.
@@ -22,6 +26,11 @@ pub(super) fn single_block(ops: &[Op<'_>], at: usize) -> Option<usize> {
     let closed = matches!(ops.get(at + 1 + straight)?.operator, Operator::BrIf { relative_depth: 0 })
         && matches!(ops.get(at + 2 + straight)?.operator, Operator::End);
     (straight > 0 && closed).then_some(straight)
+}
+
+/// How many copies are made of a loop with `straight` operators, if as many as `most` are wanted.
+pub(super) fn copies(straight: usize, most: u32) -> u32 {
+    most.min(count(UNROLLED_OPS_MAX / straight.max(1)))
 }
 
 /// Whether `operator` ends a basic block, or costs what is not known beforehand.
@@ -198,6 +207,14 @@ mod tests {
             let at: Vec<_> = (0..found.len()).filter(|&at| found[at]).collect();
             assert_eq!(at, [2]);
         });
+    }
+
+    #[test]
+    fn a_longer_loop_is_copied_fewer_times() {
+        for (straight, expected) in [(1, 8), (48, 8), (49, 7), (64, 6), (UNROLL_OPS_MAX, 4)] {
+            assert_eq!(copies(straight, 8), expected, "{straight}");
+        }
+        assert_eq!(copies(1, 4), 4);
     }
 
     #[test]

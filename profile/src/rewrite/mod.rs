@@ -27,8 +27,8 @@
 //! *returns* from `_start` is charged to the unit. One that ends by `proc_exit` or a trap is not charged for what the functions on its stack
 //! had not handed in yet: at most [`CALL_CHUNK`] each, after a trap up to [`CHUNK`] for the innermost; it is the same everywhere, too.
 //!
-//! A loop of one basic block is unrolled, so that counting costs an addition for every fourth turn. The pass tells an engine that
-//! knows branch hints which of its branches are hardly ever taken.
+//! A loop of one basic block is unrolled, so that counting costs an addition for every eighth turn, or a few more when the loop is
+//! long. The pass tells an engine that knows branch hints which of its branches are hardly ever taken.
 //!
 //! # Depth
 //!
@@ -55,7 +55,7 @@ use crate::check::{Problem, check};
 
 /// Version of the pass. The same module gives the same bytes under the same version; whatever changes them, or
 /// where a limit strikes, changes it. Part of the key under which compiled modules are kept.
-pub const PASS_VERSION: u32 = 1;
+pub const PASS_VERSION: u32 = 2;
 
 /// Exported global, mutable `i64`: fuel that is left; below zero, the limit was hit.
 pub const FUEL_GLOBAL: &str = "talka_fuel";
@@ -76,15 +76,17 @@ pub const CALL_CHUNK: u32 = 1000;
 pub struct Options {
     /// Bytes of a bulk memory operator that cost 1, as a power of two. With 0, fuel is what wasmtime's own meter counts.
     pub bulk_bytes_log2: u32,
-    /// Copies of a loop of one basic block.
+    /// Copies of a loop of one basic block; a long loop gets fewer.
     pub unroll: u32,
     /// Whether NaNs are settled.
     pub settle_nans: bool,
+    /// Whether functions are rewritten at all. Without that a program has the globals, and leaves them as they are.
+    pub count: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { bulk_bytes_log2: 3, unroll: 4, settle_nans: true }
+        Self { bulk_bytes_log2: 3, unroll: 8, settle_nans: true, count: true }
     }
 }
 

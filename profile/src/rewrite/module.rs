@@ -114,6 +114,10 @@ impl Code {
         body: &FunctionBody<'_>,
         context: &Context<'_>,
     ) -> Result<(), RewriteError> {
+        if !context.options.count {
+            self.section.raw(body.as_bytes());
+            return Ok(());
+        }
         let ty = context.signatures.type_of(index)?;
         let body = Body::read(ty, context.signatures, body)?;
         let (function, settled) = function::rewrite(&body, context)?;

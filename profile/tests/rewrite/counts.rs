@@ -54,8 +54,59 @@ fn operators_are_counted_by_hand() {
 }
 
 #[test]
+fn ways_out_are_counted_by_hand() {
+    // Each case of the table in turn, and what is beyond it: br_table, the drops of its case, nothing behind.
+    for (case, fuel) in [(0, 1 + 2 + 3), (1, 1 + 2 + 2), (2, 1 + 2 + 1), (7, 1 + 2 + 1)] {
+        let text = format!(
+            "block block block (br_table 0 1 2 (i32.const {case})) end
+                (drop (i32.const 1)) end
+                (drop (i32.const 1)) end
+                (drop (i32.const 1))"
+        );
+        check("", &text, fuel);
+    }
+    // Out of two loops at once: three operators in the first turn of each.
+    check("", "block loop loop (br_if 2 (i32.const 1)) (drop (i32.const 1)) br 0 end br 0 end end", 1 + 2);
+    check("", "loop loop (br_if 1 (i32.const 0)) end end", 1 + 2);
+    check("(func $f loop (if (i32.const 1) (then return)) br 0 end)", "call $f", 1 + 1 + (1 + 2));
+    // A block and an `if` that take a value and give two.
+    let pair = "(type $pair (func (param i32) (result i32 i32)))";
+    check(pair, "i32.const 1 block (type $pair) i32.const 2 end drop drop", 1 + 2);
+    check(
+        pair,
+        "i32.const 1 i32.const 0 if (type $pair) i32.const 2 else i32.const 3 i32.const 4 drop end drop drop",
+        1 + 3 + 2,
+    );
+    check("", "(drop (select (i32.const 1) (i32.const 2) (i32.const 0)))", 1 + 4);
+    check("", "(drop (memory.grow (i32.const 0))) (drop (memory.size))", 1 + 2 + 1);
+}
+
+#[test]
+fn a_guarded_loop_may_turn_no_time_at_all() {
+    for turns in 0..10 {
+        let text = format!(
+            "(local $left i32) (local.set $left (i32.const {turns}))
+            block (br_if 0 (i32.eqz (local.get $left)))
+                loop (br_if 0 (local.tee $left (i32.sub (local.get $left) (i32.const 1)))) end
+            end"
+        );
+        check("", &text, 1 + 2 + 3 + 5 * turns);
+    }
+}
+
+#[test]
+fn a_host_function_behind_a_table_is_counted_like_any_other() {
+    let table = "(elem (i32.const 3) $sched_yield $proc_exit)
+        (type $host (func (result i32))) (type $exit (func (param i32)))";
+    check(table, "(drop (call_indirect (type $host) (i32.const 3)))", 1 + 2 + 1000);
+    let end = run(&program(table, "(call_indirect (type $exit) (i32.const 9) (i32.const 4))"), PLENTY);
+    assert_eq!(end.exit, Exit::Code(9));
+    assert!(end.fuel <= 1 + 3, "{}", end.fuel);
+}
+
+#[test]
 fn loops_are_counted_whatever_the_number_of_turns() {
-    for turns in (1..=13).chain([1000, 250_000]) {
+    for turns in (1..=25).chain([1000, 250_000]) {
         // Eight operators a turn, in one block: this one is unrolled.
         let text = format!(
             "(local i32)
@@ -111,6 +162,10 @@ fn what_works_through_a_length_costs_its_length() {
     );
     check("", "(table.fill (i32.const 0) (ref.null func) (i32.const 7))", 1 + 4 + 7);
     check("", "(drop (table.grow (ref.null func) (i32.const 5)))", 1 + 3 + 5);
+    check("", "(table.copy (i32.const 1) (i32.const 0) (i32.const 3))", 1 + 4 + 3);
+    let segments = "(func $f) (elem $e func $f $f) (data $d \"\")";
+    check(segments, "(table.init $e (i32.const 0) (i32.const 0) (i32.const 2))", 1 + 4 + 2);
+    check(segments, "(elem.drop $e) (data.drop $d)", 1 + 1 + 1);
     let end = run(&program("", &fill(u32::MAX)), PLENTY);
     assert_eq!(end.exit, Exit::Trap(Trap::MemoryOutOfBounds));
 }
@@ -196,7 +251,7 @@ fn fuel_does_not_depend_on_how_a_loop_is_unrolled_or_nans_are_settled() {
     let wasm = wat::parse_str(&text).expect("valid");
     let machine = Machine::new(Compiler::Speed);
     let fuel = (1 + 3) + (1 + 101 * 13 + 1);
-    for unroll in [0, 1, 2, 3, 4, 7] {
+    for unroll in [0, 1, 2, 3, 4, 7, 8, 100] {
         for settle_nans in [false, true] {
             let options = Options { unroll, settle_nans, ..Options::default() };
             let wasm = rewrite(&wasm, &options).expect("within the profile").wasm;
@@ -208,7 +263,14 @@ fn fuel_does_not_depend_on_how_a_loop_is_unrolled_or_nans_are_settled() {
 
 #[test]
 fn the_pass_is_deterministic_and_refuses_what_it_made() {
-    let text = program("(func $f (param f64) (result f64 f64) (local.get 0) (local.get 0) return)", "");
+    let text = program(
+        "(func $f (param f64) (result f64 f64) (local.get 0) (local.get 0) return)",
+        "(local i32)
+        loop
+            (f64.store (local.get 0) (f64.sqrt (f64.load (local.get 0))))
+            (br_if 0 (i32.lt_u (local.tee 0 (i32.add (local.get 0) (i32.const 8))) (i32.const 64)))
+        end",
+    );
     let once = rewritten(&text);
     assert_eq!(once, rewritten(&text));
     assert!(matches!(rewrite(&once, &Options::default()), Err(RewriteError::Refused(_))));
@@ -216,5 +278,5 @@ fn the_pass_is_deterministic_and_refuses_what_it_made() {
     let hash = once.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3)
     });
-    assert_eq!((PASS_VERSION, format!("{hash:016x}").as_str()), (1, "b5f89da3203c5439"));
+    assert_eq!((PASS_VERSION, format!("{hash:016x}").as_str()), (2, "872bee7fc0a77db1"));
 }

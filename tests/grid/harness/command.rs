@@ -64,6 +64,7 @@ impl Talka {
             .env("HOME", home)
             .env("XDG_RUNTIME_DIR", home.join("run"))
             .env("XDG_DATA_HOME", home.join("share"))
+            .env("XDG_CACHE_HOME", home.join("cache"))
             .stdin(Stdio::null());
         Self { command, home: home.to_owned() }
     }

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use talka_core::{
+    ids::BlobHash,
     job::TaskLimits,
     limits,
     outcome::{Execution, Exit, Limit, NoResult, Trap},
@@ -24,8 +25,12 @@ use super::{
     wasi,
     world::{Fault, Setting, World},
 };
+
+mod class;
 #[cfg(test)]
 mod tests;
+
+pub(super) use self::class::EngineClass;
 
 /// Memory of a finished program that is cleared by hand and kept, and not given back to the kernel, so
 /// that small programs start without a page fault. Where the kernel tells which pages were touched (6.7),
@@ -54,7 +59,7 @@ fn refused(error: &wasmtime::Error) -> EngineError {
 }
 
 /// The settings of both engines: a compiled module is only loaded when they are equal.
-fn config() -> Config {
+pub(super) fn config() -> Config {
     let mut config = Config::new();
     let off = [
         WasmFeatures::THREADS,
@@ -85,18 +90,30 @@ fn config() -> Config {
     config
 }
 
+/// What became of a module.
+#[derive(Debug)]
+pub(super) struct Compiled {
+    /// The hash of the module as the counting pass left it.
+    pub(super) transformed: BlobHash,
+    /// Machine code of that.
+    pub(super) code: Vec<u8>,
+}
+
 /// Makes a module count and compiles it for this machine. Slow, and memory-hungry on a hostile module: for
 /// the compile process only.
-pub(super) fn compile(wasm: &[u8]) -> Result<Vec<u8>, EngineError> {
+pub(super) fn compile(wasm: &[u8]) -> Result<Compiled, EngineError> {
     let wasm = meter::instrument(wasm)?;
     let engine = Engine::new(&config()).map_err(|error| EngineError::SetUp(format!("{error:#}")))?;
-    engine.precompile_module(&wasm).map_err(|error| refused(&error))
+    let code = engine.precompile_module(&wasm).map_err(|error| refused(&error))?;
+    Ok(Compiled { transformed: BlobHash::new(*blake3::hash(&wasm).as_bytes()), code })
 }
 
 /// Runs compiled programs, one at a time.
 pub(super) struct Runner {
     engine: Engine,
     linker: Linker<Host>,
+    /// Whether the engine counts as well, which is only ever done to measure it.
+    engine_counts: bool,
 }
 
 /// A compiled program, ready to be instantiated.
@@ -114,6 +131,12 @@ pub(super) struct Surroundings<'a> {
 impl Runner {
     /// Sets up the engine. It reserves address space for one program of the largest memory.
     pub(super) fn new() -> Result<Self, EngineError> {
+        Self::with(config(), false)
+    }
+
+    /// The same with other settings, those with which the programs were compiled. `engine_counts` says whether they make
+    /// the engine count.
+    pub(super) fn with(mut config: Config, engine_counts: bool) -> Result<Self, EngineError> {
         let set_up = |error: wasmtime::Error| EngineError::SetUp(format!("{error:#}"));
         let mut pool = PoolingAllocationConfig::new();
         pool.total_core_instances(1)
@@ -127,12 +150,11 @@ impl Runner {
             .linear_memory_keep_resident(KEEP_RESIDENT_BYTES)
             .table_keep_resident(KEEP_RESIDENT_BYTES)
             .pagemap_scan(Enabled::Auto);
-        let mut config = config();
         config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
         let engine = Engine::new(&config).map_err(set_up)?;
         let mut linker = Linker::new(&engine);
         wasi::add_to_linker(&mut linker).map_err(set_up)?;
-        Ok(Self { engine, linker })
+        Ok(Self { engine, linker, engine_counts })
     }
 
     /// Loads what [`compile`] made.
@@ -140,8 +162,9 @@ impl Runner {
     /// The bytes must come from there: they are machine code, and are executed.
     pub(super) fn load(&self, compiled: &[u8]) -> Result<Loaded, EngineError> {
         // SAFETY: `compiled` was made by `compile` in this machine's own compile process: it reaches the
-        // executor over a pipe from the parent, which takes it from nobody else and keeps it in memory
-        // only. The engine itself refuses bytes of another version or configuration. A compile process
+        // executor over a pipe from the parent, which takes it from nobody else, and believes what it finds
+        // on its disk only under a MAC with a key of its own, checked over these very bytes. The
+        // engine itself refuses bytes of another version or configuration. A compile process
         // that was taken over could forge it; then this process, behind the same walls, is what it gets.
         #[expect(unsafe_code, reason = "loading machine code is unsafe by nature")]
         let module = unsafe { Module::deserialize(&self.engine, compiled) };
@@ -174,6 +197,9 @@ impl Runner {
         let host = Host { world, memory: None, counters: None, growth, on_progress };
         let mut store = Store::new(&self.engine, host);
         store.limiter(|host| &mut host.growth);
+        if self.engine_counts {
+            store.set_fuel(u64::MAX).map_err(|_| NoResult::Internal)?;
+        }
         let exit = start(&mut store, program, limits.fuel)?;
         let fuel = meter::spent(&mut store, limits.fuel);
         let remains = store.into_data().world.finish();

@@ -15,11 +15,19 @@ use talka_core::{
 pub struct Program {
     /// The module that it was compiled from.
     pub hash: BlobHash,
+    /// That module as the counting pass left it.
+    pub(super) transformed: BlobHash,
     /// Machine code, as this machine's own compile process wrote it. Never taken from anybody else.
     pub(super) compiled: Bytes,
 }
 
 impl Program {
+    /// The hash of the module as the counting pass left it, in the words of the compile process: equal on all machines
+    /// that agree about fuel and results.
+    pub fn transformed(&self) -> BlobHash {
+        self.transformed
+    }
+
     /// Bytes of machine code.
     pub fn size(&self) -> usize {
         self.compiled.len()

@@ -65,8 +65,19 @@ pub async fn run_one(
     parts: JobParts,
     task: TaskInput,
 ) -> Result<LocalRun, RunError> {
+    run_one_with(&Compiler::new(exe), wasm, parts, task).await
+}
+
+/// The same with a compiler that may know the module already; its program is also the executor's.
+pub async fn run_one_with(
+    compiler: &Compiler,
+    wasm: Bytes,
+    parts: JobParts,
+    task: TaskInput,
+) -> Result<LocalRun, RunError> {
     let bundle = BlobHash::new(*blake3::hash(&wasm).as_bytes());
-    let program = Compiler::new(exe.clone()).compile(bundle, wasm).await?;
+    let program = compiler.compile(bundle, wasm).await?;
+    let exe = compiler.exe().to_owned();
     let world = Arc::new(parts.with(program));
     let input = world.input_digest(&task);
     let mut executor = Executor::spawn(ExecutorConfig { exe }).await.map_err(RunError::Start)?;

@@ -21,6 +21,15 @@
 //! | [`walls`] | what these processes can't do |
 //! | `process`, `control`, `executor`, `compiler` | the same processes, seen from the parent |
 //! | `local` | one program, once |
+//! | [`measure`] | the same engine without the walls, for programs of our own |
+//!
+//! # Compiled modules
+//!
+//! A module is compiled once: [`Compiler::with_cache`] keeps the machine code on the disk. That code is executed, so
+//! only what this machine's own compile process wrote is ever loaded: each file is sealed with a key
+//! that no other program has, and the seal is checked over the very bytes that are used. A file that is
+//! damaged, or comes from somebody else, another engine or another processor, is thrown away and its module
+//! compiled again.
 //!
 //! # Deadlines and pauses
 //!
@@ -35,6 +44,7 @@ mod executor;
 mod host;
 mod job;
 mod local;
+pub mod measure;
 mod meter;
 mod process;
 pub mod walls;
@@ -42,9 +52,9 @@ mod wasi;
 mod world;
 
 pub use self::{
-    compiler::{CompileError, Compiler},
+    compiler::{CacheUsage, CompileError, Compiler, cache_usage},
     control::Control,
     executor::{Executor, ExecutorConfig, TaskResult},
     job::{JobWorld, Program, TaskInput},
-    local::{JobParts, LocalRun, RunError, run_one},
+    local::{JobParts, LocalRun, RunError, run_one, run_one_with},
 };

@@ -8,7 +8,10 @@ use std::{
 use talka_core::limits;
 
 use super::{
-    super::{engine, walls},
+    super::{
+        engine::{self, Compiled},
+        walls,
+    },
     Stdin, Stdout,
     frame::{self, FromCompiler, Ready, ToCompiler, VERSION},
     parent_is_alive,
@@ -38,7 +41,7 @@ fn serve() -> io::Result<()> {
     };
     let ToCompiler::Compile = request.head;
     match engine::compile(&request.body) {
-        Ok(code) => send(&FromCompiler::Compiled, &code),
+        Ok(Compiled { transformed, code }) => send(&FromCompiler::Compiled { transformed }, &code),
         Err(error) => {
             let reason = error.to_string();
             let cut = reason.floor_char_boundary(REASON_BYTES_MAX);

@@ -12,6 +12,7 @@ use std::{
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use talka_core::{
+    ids::BlobHash,
     job::TaskLimits,
     limits,
     outcome::{Exit, NoResult},
@@ -112,7 +113,10 @@ pub(in super::super) enum FromCompiler {
     /// The first frame.
     Ready(Ready),
     /// Body: machine code.
-    Compiled,
+    Compiled {
+        /// The hash of what was compiled: the module, as the counting pass left it.
+        transformed: BlobHash,
+    },
     /// The module can't be compiled.
     Refused {
         /// In the words of the engine.

@@ -87,7 +87,7 @@ impl Run {
         let wasm = wat::parse_str(&self.wat).unwrap_or_else(|error| panic!("{error}\n{}", self.wat));
         let run = move || {
             let runner = Runner::new().expect("an engine");
-            let compiled = compile(&wasm).expect("a valid module");
+            let compiled = compile(&wasm).expect("a valid module").code;
             let loaded = runner.load(&compiled).expect("just compiled");
             let Self { datasets, limits, task, .. } = self;
             let surroundings = Surroundings { datasets: &datasets, limits, seed: 7, clock_secs: 1000 };
@@ -293,7 +293,7 @@ fn memory_is_zero_again_in_the_next_instance() {
     .wat;
     let wasm = wat::parse_str(wat).expect("valid");
     let runner = Runner::new().expect("an engine");
-    let loaded = runner.load(&compile(&wasm).expect("valid")).expect("compiled");
+    let loaded = runner.load(&compile(&wasm).expect("valid").code).expect("compiled");
     let limits = TaskLimits { fuel: Fuel::new(1 << 30), ..TaskLimits::default() };
     let surroundings = Surroundings { datasets: &[], limits, seed: 0, clock_secs: 0 };
     for _ in 0..3 {
@@ -460,7 +460,7 @@ fn progress_is_told_while_the_program_runs() {
     ))
     .wat;
     let runner = Runner::new().expect("an engine");
-    let compiled = compile(&wat::parse_str(wat).expect("valid")).expect("valid");
+    let compiled = compile(&wat::parse_str(wat).expect("valid")).expect("valid").code;
     let loaded = runner.load(&compiled).expect("compiled");
     let told = Rc::new(RefCell::new(Vec::new()));
     let sink = told.clone();
@@ -551,7 +551,7 @@ fn no_pointer_reaches_outside_of_memory() {
         ));
         let wasm = wat::parse_str(&run.wat).unwrap_or_else(|error| panic!("{error}\n{}", run.wat));
         let runner = Runner::new().expect("an engine");
-        let loaded = runner.load(&compile(&wasm).expect("valid")).expect("compiled");
+        let loaded = runner.load(&compile(&wasm).expect("valid").code).expect("compiled");
         let surroundings = Surroundings { datasets: &[], limits: run.limits, seed: 0, clock_secs: 0 };
         let mut refused = 0;
         for (number, case) in cases.iter().enumerate() {

@@ -1,9 +1,25 @@
-//! Compiling, seen from the parent: one short-lived child per module, and a cache of what they made.
+//! Compiling, seen from the parent: one short-lived child per module, and two caches of what they made.
+//!
+//! A module is looked for in memory, then on the disk, and only then compiled. Whoever asks for one that is being
+//! looked for waits for the same answer.
+//!
+//! | module | subject |
+//! |---|---|
+//! | `memory` | programs in use, and modules that are refused |
+//! | `disk` | programs that outlive the process: which file holds what, and what is wrong with it |
+//! | `artefact`, `key` | the form of such a file, and the key that seals it |
+//! | `shelf` | a directory of files that make room for one another |
+
+mod artefact;
+mod disk;
+mod key;
+mod memory;
+mod shelf;
 
 use std::{
-    collections::{HashMap, VecDeque},
+    error::Error,
     io,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -13,8 +29,12 @@ use talka_core::{ids::BlobHash, limits, quantities::Bytes as Size};
 use tokio::{
     io::AsyncWriteExt as _,
     sync::{OnceCell, Semaphore},
+    task::spawn_blocking,
     time::{Instant, timeout},
 };
+
+pub use self::disk::{CacheUsage, cache_usage};
+use self::{disk::Disk, memory::Memory};
 
 use super::{
     child::frame::{self, FromCompiler, ToCompiler},
@@ -27,9 +47,6 @@ const PROCESSES_MAX: usize = 1;
 
 /// Wall-clock time of one compilation. Far above its CPU time, for a machine that is busy.
 const WALL_MAX: Duration = Duration::from_mins(10);
-
-/// Refused modules that are remembered, so that nobody makes this machine compile one again and again.
-const REFUSALS_MAX: usize = 64;
 
 /// Why a module was not compiled.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -79,55 +96,84 @@ type Compiled = Result<Arc<Program>, CompileError>;
 #[derive(Debug)]
 pub struct Compiler {
     exe: PathBuf,
-    cache: Mutex<Cache>,
+    memory: Mutex<Memory>,
+    /// Where the cache on the disk is, if there is to be one.
+    data_dir: Option<PathBuf>,
+    /// That cache, once it was looked for. `None` when it can't be used.
+    disk: OnceCell<Option<Arc<Disk>>>,
     processes: Semaphore,
 }
 
-#[derive(Debug, Default)]
-struct Cache {
-    /// Least recently used first.
-    programs: VecDeque<Arc<Program>>,
-    bytes: u64,
-    refusals: VecDeque<(BlobHash, CompileError)>,
-    /// What is being compiled; all who want the same wait for one.
-    running: HashMap<BlobHash, Arc<OnceCell<Compiled>>>,
-}
-
 impl Compiler {
-    /// A compiler with an empty cache. `exe` is the program to start; its `main` begins with
+    /// A compiler that remembers in memory only. `exe` is the program to start; its `main` begins with
     /// [`dispatch`](super::child::dispatch).
     pub fn new(exe: PathBuf) -> Self {
-        Self { exe, cache: Mutex::default(), processes: Semaphore::new(PROCESSES_MAX) }
+        let (memory, disk, processes) = (Mutex::default(), OnceCell::new(), Semaphore::new(PROCESSES_MAX));
+        Self { exe, memory, data_dir: None, disk, processes }
     }
 
-    /// Compiles a module, or finds it in the cache. What the profile forbids should have been refused
-    /// before: this only asks the engine.
+    /// A compiler that finds again what it, or another process with the same `data_dir`, has compiled before. The
+    /// directory is made when it is needed; where that fails, a warning is logged, and memory has to do.
+    pub fn with_cache(exe: PathBuf, data_dir: PathBuf) -> Self {
+        Self { data_dir: Some(data_dir), ..Self::new(exe) }
+    }
+
+    /// The program that it starts.
+    pub(super) fn exe(&self) -> &Path {
+        &self.exe
+    }
+
+    /// Compiles a module, or finds what it was compiled to. The compile process refuses what the profile
+    /// forbids; so nothing is found that it would refuse.
     pub async fn compile(&self, hash: BlobHash, wasm: Bytes) -> Result<Arc<Program>, CompileError> {
         let (size, max) = (Size::of(&wasm), Size::new(limits::MODULE_BYTES_MAX));
         if size > max {
             return Err(CompileError::TooLarge { size, max });
         }
         let cell = {
-            let mut cache = self.lock();
-            if let Some(known) = cache.find(hash) {
+            let mut memory = self.lock();
+            if let Some(known) = memory.find(hash) {
                 return known;
             }
-            cache.running.entry(hash).or_default().clone()
+            memory.running(hash)
         };
         // If the one who compiles is dropped, the next one who waits takes over.
-        let compiled = cell.get_or_init(|| self.compile_in_child(hash, wasm)).await.clone();
-        let mut cache = self.lock();
-        if cache.running.get(&hash).is_some_and(|running| Arc::ptr_eq(running, &cell)) {
-            cache.running.remove(&hash);
-            cache.keep(hash, &compiled);
-        }
+        let compiled = cell.get_or_init(|| self.find_or_compile(hash, wasm)).await.clone();
+        self.lock().settle(hash, &cell, &compiled);
         compiled
     }
 
-    async fn compile_in_child(&self, hash: BlobHash, wasm: Bytes) -> Compiled {
+    async fn find_or_compile(&self, hash: BlobHash, wasm: Bytes) -> Compiled {
         if BlobHash::new(*blake3::hash(&wasm).as_bytes()) != hash {
             return Err(CompileError::WrongHash);
         }
+        let disk = self.disk.get_or_init(|| self.open_disk()).await;
+        let Some(disk) = disk else { return self.compile_in_child(hash, wasm).await };
+        let shelf = disk.clone();
+        // A thread that panicked has found nothing.
+        if let Ok(Some(program)) = spawn_blocking(move || shelf.load(hash)).await {
+            return Ok(Arc::new(program));
+        }
+        let program = self.compile_in_child(hash, wasm).await?;
+        let (shelf, kept) = (disk.clone(), program.clone());
+        // Waited for, so that a process that ends after its only task has kept the program.
+        drop(spawn_blocking(move || shelf.store(&kept)).await);
+        Ok(program)
+    }
+
+    async fn open_disk(&self) -> Option<Arc<Disk>> {
+        let data_dir = self.data_dir.clone()?;
+        match spawn_blocking(move || Disk::open(&data_dir)).await.ok()? {
+            Ok(disk) => Some(Arc::new(disk)),
+            Err(error) => {
+                let error: &(dyn Error + 'static) = &error;
+                tracing::warn!(error, "compiled modules can't be kept on the disk, only in memory");
+                None
+            }
+        }
+    }
+
+    async fn compile_in_child(&self, hash: BlobHash, wasm: Bytes) -> Compiled {
         let start = |error: io::Error| CompileError::Start(Arc::new(error));
         // The semaphore is never closed.
         let _permit = self.processes.acquire().await.map_err(|error| start(io::Error::other(error)))?;
@@ -135,7 +181,7 @@ impl Compiler {
         let started = Instant::now();
         let answer = timeout(WALL_MAX, ask(&mut child, &wasm)).await;
         let compiled = match answer {
-            Ok(Ok(Ok(compiled))) => Ok(Arc::new(Program { hash, compiled })),
+            Ok(Ok(Ok((transformed, compiled)))) => Ok(Arc::new(Program { hash, transformed, compiled })),
             Ok(Ok(Err(reason))) => Err(CompileError::Refused { reason }),
             // The kernel kills for CPU time too, but not before that can have been used.
             Ok(Err(_)) if started.elapsed() < limits::COMPILE_CPU_MAX && child.was_killed().await => {
@@ -148,86 +194,20 @@ impl Compiler {
         compiled
     }
 
-    fn lock(&self) -> MutexGuard<'_, Cache> {
-        self.cache.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Memory> {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-async fn ask(child: &mut ChildProcess, wasm: &[u8]) -> io::Result<Result<Bytes, String>> {
+async fn ask(child: &mut ChildProcess, wasm: &[u8]) -> io::Result<Result<(BlobHash, Bytes), String>> {
     let mut head = Vec::new();
     frame::encode_head(&mut head, &ToCompiler::Compile, wasm.len())?;
     child.stdin.write_all(&head).await?;
     child.stdin.write_all(wasm).await?;
     let answer = child.stdout.next::<FromCompiler>(limits::COMPILED_BYTES_MAX).await?;
     match answer.head {
-        FromCompiler::Compiled => Ok(Ok(answer.body.into())),
+        FromCompiler::Compiled { transformed } => Ok(Ok((transformed, answer.body.into()))),
         FromCompiler::Refused { reason } => Ok(Err(reason)),
         FromCompiler::Ready(_) => Err(io::ErrorKind::InvalidData.into()),
-    }
-}
-
-impl Cache {
-    fn find(&mut self, hash: BlobHash) -> Option<Compiled> {
-        if let Some(position) = self.programs.iter().position(|program| program.hash == hash) {
-            let program = self.programs.remove(position)?;
-            self.programs.push_back(program.clone());
-            return Some(Ok(program));
-        }
-        let refusal = self.refusals.iter().find(|(refused, _)| *refused == hash);
-        refusal.map(|(_, error)| Err(error.clone()))
-    }
-
-    fn keep(&mut self, hash: BlobHash, compiled: &Compiled) {
-        match compiled {
-            Ok(program) => {
-                self.bytes += program.size() as u64;
-                self.programs.push_back(program.clone());
-                while self.bytes > limits::COMPILED_BYTES_MAX {
-                    let Some(oldest) = self.programs.pop_front() else { break };
-                    self.bytes -= oldest.size() as u64;
-                }
-            }
-            Err(error) if error.is_lasting() => {
-                self.refusals.push_back((hash, error.clone()));
-                if self.refusals.len() > REFUSALS_MAX {
-                    self.refusals.pop_front();
-                }
-            }
-            Err(_) => {}
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn program(number: u8, bytes: u64) -> Arc<Program> {
-        let compiled = vec![0; usize::try_from(bytes).expect("fits")].into();
-        Arc::new(Program { hash: BlobHash::new([number; 32]), compiled })
-    }
-
-    #[test]
-    fn the_least_recently_used_program_makes_room() {
-        let mut cache = Cache::default();
-        let third = limits::COMPILED_BYTES_MAX / 3;
-        for number in 0..3 {
-            cache.keep(BlobHash::new([number; 32]), &Ok(program(number, third)));
-        }
-        assert!(cache.find(BlobHash::new([0; 32])).is_some(), "used again");
-        cache.keep(BlobHash::new([3; 32]), &Ok(program(3, third)));
-        let kept: Vec<_> = cache.programs.iter().map(|program| program.hash.as_bytes()[0]).collect();
-        assert_eq!(kept, [2, 0, 3]);
-        assert!(cache.bytes <= limits::COMPILED_BYTES_MAX);
-    }
-
-    #[test]
-    fn lasting_refusals_are_remembered_and_others_are_not() {
-        let mut cache = Cache::default();
-        let (lasting, passing) = (BlobHash::new([1; 32]), BlobHash::new([2; 32]));
-        cache.keep(lasting, &Err(CompileError::TooExpensive));
-        cache.keep(passing, &Err(CompileError::Start(Arc::new(io::Error::other("busy")))));
-        assert!(matches!(cache.find(lasting), Some(Err(CompileError::TooExpensive))));
-        assert!(cache.find(passing).is_none());
     }
 }
