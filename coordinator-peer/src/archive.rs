@@ -53,6 +53,15 @@ pub enum ArchiveError {
         /// Where.
         dir: PathBuf,
     },
+    /// It is no copy: commits are in the write-ahead log beside the store. Make a copy of it first.
+    #[error(
+        "{} is no copy but the data directory of a coordinator that runs or was killed: copy it with talka coordinator \
+         backup", dir.display()
+    )]
+    InUse {
+        /// Where.
+        dir: PathBuf,
+    },
     /// A file can't be read or written. Retry when that is mended.
     #[error("can't copy {}", path.display())]
     Copy {
@@ -117,6 +126,10 @@ pub fn backup(dir: &Path, to: &Path) -> Result<Copied, ArchiveError> {
 pub fn restore(from: &Path, dir: &Path) -> Result<Copied, ArchiveError> {
     if !exists(&from.join(FILE))? {
         return Err(ArchiveError::Nothing { dir: from.into() });
+    }
+    let log = from.join(format!("{FILE}-wal"));
+    if exists(&log)? && size(&log)? > 0 {
+        return Err(ArchiveError::InUse { dir: from.into() });
     }
     if exists(&dir.join(FILE))? {
         // Says so if a coordinator runs there; else that the place is taken.

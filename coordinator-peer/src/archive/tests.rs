@@ -87,7 +87,10 @@ fn nothing_is_overwritten_and_nobody_is_disturbed() {
     occupied(backup(dir.path(), &copy));
     occupied(restore(&copy, dir.path()));
     occupied(backup(dir.path(), &copy.join("token")));
-    let running = open(dir.path());
+    let mut running = open(dir.path());
+    running.commit(running.last_seq().next(), &Batch::default()).expect("into its log");
+    let result = restore(dir.path(), &other.path().join("x"));
+    assert!(matches!(result, Err(ArchiveError::InUse { .. })), "{result:?}");
     let result = restore(&copy, dir.path());
     assert!(matches!(result, Err(ArchiveError::Store(StoreError::Locked { .. }))), "{result:?}");
     drop(running);
