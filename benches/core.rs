@@ -85,6 +85,7 @@ impl Grid {
                 input: InputDigest::new([2; 32]),
                 exit: Exit::Ok,
                 fuel: Fuel::new(1_000_000),
+                resumed: false,
                 output: ReportOutput::Inline(Arc::clone(&self.output)),
             },
             wall_micros: 1000,

@@ -9,7 +9,7 @@
 
 use std::{io, process::ExitCode};
 
-use talka_core::outcome::Execution;
+use talka_core::{duty::CpuPercent, outcome::Execution};
 use talka_worker::{WorkerConfig, sandbox::child};
 use tokio_util::sync::CancellationToken;
 
@@ -37,6 +37,7 @@ fn work() -> anyhow::Result<()> {
         ticket: ticket.parse()?,
         slots: Some(1),
         memory: None,
+        cpu_percent: CpuPercent::ALL,
         bind: Some("127.0.0.1:0".parse()?),
         executable: std::env::current_exe()?,
         tamper: Some(lie),

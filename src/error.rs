@@ -11,7 +11,11 @@ pub(crate) enum Code {
     NoCoordinator,
     /// Several coordinators run here; name one.
     ManyCoordinators,
-    /// The coordinator does not answer; a retry may help.
+    /// No worker runs with that data directory.
+    NoWorker,
+    /// A worker runs with that data directory already.
+    AlreadyRuns,
+    /// The coordinator or worker does not answer; a retry may help.
     Unreachable,
     /// The coordinator does not let this key do that.
     Denied,
@@ -38,6 +42,8 @@ impl Code {
             Self::Usage => "usage",
             Self::NoCoordinator => "no-coordinator",
             Self::ManyCoordinators => "many-coordinators",
+            Self::NoWorker => "no-worker",
+            Self::AlreadyRuns => "already-runs",
             Self::Unreachable => "unreachable",
             Self::Denied => "denied",
             Self::NotFound => "not-found",

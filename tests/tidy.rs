@@ -162,16 +162,38 @@ fn nothing_is_left_undone_in_the_sources() {
 #[test]
 fn committed_text_names_no_registry_and_no_private_path() {
     let marks = [["/work/", "main"], ["/root", "/"], ["crates", ".io/api"], ["index.crates", ".io"]];
-    let documents = fs::read_dir(root()).expect("the root").filter_map(|entry| {
-        let path = entry.ok()?.path();
-        path.extension().is_some_and(|ending| ending == "md").then_some(path)
-    });
-    for path in sources().into_iter().chain(documents) {
+    for path in sources().into_iter().chain(documents()) {
         let text = fs::read_to_string(&path).expect("readable");
         for mark in marks.map(|halves| halves.concat()) {
             assert!(!text.contains(&mark), "{} names {mark}", path.display());
         }
     }
+}
+
+/// The pages for people.
+fn documents() -> Vec<PathBuf> {
+    let folders = [root(), root().join("docs"), root().join("sample-tasks")];
+    let entries = folders.into_iter().flat_map(|folder| fs::read_dir(folder).expect("a readable folder"));
+    let paths = entries.map(|entry| entry.expect("an entry").path());
+    paths.filter(|path| path.extension().is_some_and(|ending| ending == "md")).collect()
+}
+
+#[test]
+fn links_between_documents_lead_somewhere() {
+    let mut links = 0;
+    for path in documents() {
+        let text = fs::read_to_string(&path).expect("readable");
+        for (start, _) in text.match_indices("](") {
+            let target = text[start + 2..].split([')', '#']).next().unwrap_or_default();
+            if target.is_empty() || target.contains("://") {
+                continue;
+            }
+            let file = path.parent().expect("a folder").join(target);
+            assert!(file.exists(), "{} links to {target}", path.display());
+            links += 1;
+        }
+    }
+    assert!(links > 5, "the walk has found the links");
 }
 
 #[test]

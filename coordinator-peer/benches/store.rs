@@ -25,7 +25,9 @@ use talka_core::{
         Batch, FinalOutput, FinalRow, Grant, JobRow, LeaseItem, LeaseRow, PeerRow, PendingOutput,
         PendingReport, PendingRow, ShardRow, TaskVerdict,
     },
-    ids::{AttemptId, BlobHash, InputDigest, JobId, LeaseId, PeerId, PeerNo, ResultDigest, TaskId},
+    ids::{
+        AttemptId, BlobHash, InputDigest, JobId, LeaseId, OutcomeDigest, PeerId, PeerNo, ResultDigest, TaskId,
+    },
     job::{BlobRef, Inputs, JobState, RawJobSpec, Submission, TaskLimits},
     limits,
     outcome::Exit,
@@ -179,10 +181,11 @@ fn digest(index: u64) -> ResultDigest {
 
 fn pending(index: u64, number: u32) -> (AttemptId, PendingRow) {
     let report = PendingReport::Execution {
-        digest: digest(index),
+        outcome: OutcomeDigest::new(*digest(index).as_bytes()),
         input: InputDigest::new([2; 32]),
         exit: Exit::Ok,
         fuel: FUEL,
+        resumed: false,
         output: PendingOutput::Inline(Arc::default()),
     };
     let attempt = AttemptId { task: TaskId { job: JOB, index }, number };

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use prost::Message;
 use talka_core::{
     coordinator::{Coordinator, FetchOutput},
-    digest::result_digest,
+    digest::outcome_digest,
     ids::BlobHash,
     job::BlobRef,
     limits,
@@ -57,9 +57,9 @@ impl Collector {
         });
         let Ok(Ok(bundle)) = bundle.await else { return };
         let (found, bad) = self.try_sources(bundle, &fetch).await;
-        let (task, digest) = (fetch.task, fetch.digest);
+        let (task, agreed) = (fetch.task, fetch.agreed);
         let event = match found {
-            Some(blob) => Event::OutputFetched { task, digest, blob, bad },
+            Some(blob) => Event::OutputFetched { task, agreed, blob, bad },
             None => Event::OutputLost { task, bad },
         };
         let _ = self.reactor.send(event).await;
@@ -92,6 +92,6 @@ impl Collector {
         let Ok(bytes) = self.blobs.read(blob.hash, max).await else { return false };
         let Ok(decoded) = wire::Output::decode(bytes) else { return false };
         let Ok(output) = Output::try_from(decoded) else { return false };
-        result_digest(bundle, fetch.input, fetch.exit, &output, fetch.fuel) == fetch.digest
+        outcome_digest(bundle, fetch.input, fetch.exit, &output) == fetch.agreed.outcome
     }
 }

@@ -20,12 +20,13 @@ use std::{
 
 use talka_core::{
     coordinator::{Capacity, Coordinator, Effects, FetchOutput, Refusal, Report, ToWorker},
-    ids::{AttemptId, BlobHash, JobId, PeerId, ResultDigest, SessionId, TaskId},
+    ids::{AttemptId, BlobHash, JobId, PeerId, SessionId, TaskId},
     job::{BlobRef, JobState, Submission},
     limits,
     packing::InputIndex,
     quantities::Timestamp,
     swarm::{Answer, Tracker},
+    validation::Agreed,
 };
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -46,8 +47,8 @@ pub(crate) enum Event {
     Closed(SessionId),
     /// A worker's capacity changed.
     Capacity(SessionId, Capacity),
-    /// A worker stops and gives back what it holds.
-    Leaving(SessionId),
+    /// A worker takes nothing more and gives back all that it does not keep.
+    Leaving(SessionId, Vec<AttemptId>),
     /// A worker reports.
     Reports(SessionId, Vec<Report>),
     /// A job with all its blobs in place.
@@ -60,7 +61,7 @@ pub(crate) enum Event {
     /// A job is not wanted any more.
     Cancel(JobId, oneshot::Sender<Result<(), Refusal>>),
     /// An agreed output was fetched.
-    OutputFetched { task: TaskId, digest: ResultDigest, blob: BlobRef, bad: Vec<u32> },
+    OutputFetched { task: TaskId, agreed: Agreed, blob: BlobRef, bad: Vec<u32> },
     /// An agreed output can't be had.
     OutputLost { task: TaskId, bad: Vec<u32> },
     /// A worker wants a blob.
@@ -265,7 +266,9 @@ impl Reactor {
             Event::Capacity(session, capacity) => {
                 self.coordinator.on_capacity(now, session, capacity, fx);
             }
-            Event::Leaving(session) => self.coordinator.on_leaving(now, session, fx),
+            Event::Leaving(session, keeping) => {
+                self.coordinator.on_leaving(now, session, &keeping, fx);
+            }
             Event::Reports(session, reports) => self.coordinator.on_reports(now, session, reports, fx),
             Event::Submit { submission, index, reply } => {
                 let answer = self.coordinator.on_submit(now, *submission, fx);
@@ -282,8 +285,8 @@ impl Reactor {
                 let answer = self.coordinator.on_cancel(now, job, fx);
                 self.gathering.answers.push(Box::new(move || drop(reply.send(answer))));
             }
-            Event::OutputFetched { task, digest, blob, bad } => {
-                self.coordinator.on_output_fetched(now, task, digest, blob, &bad, fx);
+            Event::OutputFetched { task, agreed, blob, bad } => {
+                self.coordinator.on_output_fetched(now, task, agreed, blob, &bad, fx);
             }
             Event::OutputLost { task, bad } => self.coordinator.on_output_lost(now, task, &bad, fx),
             Event::Providers(peer, hash, reply) => {

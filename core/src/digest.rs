@@ -1,16 +1,24 @@
 //! What must agree between two executions, as one hash.
 //!
-//! Two levels, so that the party that compares need not hold the input: the worker states the
-//! [`InputDigest`] of what its sandbox fed to the program; the [`ResultDigest`] is computed over that,
-//! the profile, the bundle, the exit, everything that the program wrote and the fuel. A coordinator
-//! recomputes the result digest from the report itself, so a worker can't attach other bytes to a digest
-//! that others vouch for.
+//! Three levels. The worker states the [`InputDigest`] of what its sandbox fed to the program, so that the
+//! party that compares need not hold the input. The [`OutcomeDigest`] is computed over that, the profile, the
+//! bundle, the exit and everything that the program wrote. A coordinator recomputes it from the report itself,
+//! so a worker can't attach other bytes to a digest that others vouch for. The [`ResultDigest`] adds the
+//! fuel:
+//!
+//! | attempts that agreed | result digest over |
+//! |---|---|
+//! | one at least ran without an interruption | outcome, fuel of the uninterrupted ones |
+//! | all resumed from a checkpoint | outcome, in a form of its own |
+//!
+//! because an attempt that resumed also counts how it found its way back, which differs from one
+//! interruption to another.
 //!
 //! Every field is preceded by its length, so that no two different executions share an encoding. The
 //! log (standard error) is left out.
 
 use crate::{
-    ids::{BlobHash, InputDigest, ResultDigest},
+    ids::{BlobHash, InputDigest, OutcomeDigest, ResultDigest},
     outcome::{Exit, Output},
     quantities::Fuel,
 };
@@ -66,15 +74,9 @@ impl Input<'_> {
     }
 }
 
-/// The digest of one execution of `bundle`.
-pub fn result_digest(
-    bundle: BlobHash,
-    input: InputDigest,
-    exit: Exit,
-    output: &Output,
-    fuel: Fuel,
-) -> ResultDigest {
-    let mut fields = Fields::new("talka-1 result digest");
+/// The digest of one execution of `bundle`, but for its fuel.
+pub fn outcome_digest(bundle: BlobHash, input: InputDigest, exit: Exit, output: &Output) -> OutcomeDigest {
+    let mut fields = Fields::new("talka-1 outcome digest");
     fields.bytes(PROFILE.as_bytes()).bytes(bundle.as_bytes()).bytes(input.as_bytes());
     let (kind, number) = exit.to_code();
     fields.number(kind.into()).number(number.into());
@@ -83,7 +85,19 @@ pub fn result_digest(
     for (name, data) in &output.files {
         fields.bytes(name.as_bytes()).bytes(data);
     }
-    fields.number(fuel.get());
+    OutcomeDigest::new(fields.finish())
+}
+
+/// The digest of a result: of an outcome and the fuel that it takes, where that is known.
+pub fn result_digest(outcome: OutcomeDigest, fuel: Option<Fuel>) -> ResultDigest {
+    let mut fields = match fuel {
+        Some(_) => Fields::new("talka-1 result digest"),
+        None => Fields::new("talka-1 result digest without fuel"),
+    };
+    fields.bytes(outcome.as_bytes());
+    if let Some(fuel) = fuel {
+        fields.number(fuel.get());
+    }
     ResultDigest::new(fields.finish())
 }
 
@@ -150,19 +164,22 @@ mod tests {
         let bundle = BlobHash::new([1; 32]);
         let stated = InputDigest::new([2; 32]);
         let output = Output { stdout: b"42\n".to_vec(), ..Output::default() };
-        let digest =
-            |exit, output: &Output, fuel| result_digest(bundle, stated, exit, output, Fuel::new(fuel));
-        let base = digest(Exit::Ok, &output, 7);
+        let digest = |exit, output: &Output, fuel: Option<u64>| {
+            result_digest(outcome_digest(bundle, stated, exit, output), fuel.map(Fuel::new))
+        };
+        let base = digest(Exit::Ok, &output, Some(7));
         let logged = Output { stderr: b"note".to_vec(), ..output.clone() };
-        assert_eq!(digest(Exit::Ok, &logged, 7), base);
+        assert_eq!(digest(Exit::Ok, &logged, Some(7)), base);
 
         let mut with_file = output.clone();
         with_file.files.insert("a".into(), vec![]);
         let changed = [
-            digest(Exit::Code(1), &output, 7),
-            digest(Exit::Trap(Trap::Unreachable), &output, 7),
-            digest(Exit::Ok, &with_file, 7),
-            digest(Exit::Ok, &output, 8),
+            digest(Exit::Code(1), &output, Some(7)),
+            digest(Exit::Trap(Trap::Unreachable), &output, Some(7)),
+            digest(Exit::Ok, &with_file, Some(7)),
+            digest(Exit::Ok, &output, Some(8)),
+            digest(Exit::Ok, &output, Some(0)),
+            digest(Exit::Ok, &output, None),
         ];
         assert!(changed.iter().all(|digest| *digest != base));
     }

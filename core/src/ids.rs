@@ -140,6 +140,11 @@ bytes_id!(
     "blob hash"
 );
 bytes_id!(
+    /// How an execution of a task ended and what it wrote ([`crate::digest`]).
+    OutcomeDigest,
+    "outcome digest"
+);
+bytes_id!(
     /// Everything that must agree between two executions of a task ([`crate::digest`]).
     ResultDigest,
     "result digest"

@@ -22,6 +22,7 @@
 //! | [`coordinator`] | leases tasks out, collects reports, decides, grants credit |
 //! | [`worker`] | what a worker runs next, and what it still owes its coordinator |
 //! | [`swarm`] | who may fetch a blob from whom |
+//! | [`duty`] | a share of a processor, in short slices |
 //!
 //! ```
 //! use talka_core::{ids::TaskId, quantities::Fuel};
@@ -34,6 +35,7 @@
 
 pub mod coordinator;
 pub mod digest;
+pub mod duty;
 pub mod ids;
 pub mod job;
 pub mod limits;

@@ -73,13 +73,27 @@ pub const TASK_OUT_FILES_MAX: usize = 1000;
 pub const TASK_FILE_NAME_BYTES_MAX: usize = 255;
 /// Open files of a program: as many as a process usually gets.
 pub const TASK_OPEN_FILES_MAX: usize = 256;
-/// Files under `/checkpoint` together: they are written to disk again and again.
+/// Files under `/checkpoint` together, and a checkpoint as a whole, which also holds what the program wrote so far: it is
+/// written to disk again and again.
 pub const TASK_CHECKPOINT_BYTES_MAX: u64 = 64 << 20;
-/// Nested calls of a program: 8 units for a call, and one for each of its locals and operands. Some 40,000
-/// calls of ordinary functions.
+/// Part of the time since its start for which an attempt goes without a checkpoint, however often it offers one: an
+/// interruption costs a tenth of what was done, within the next two bounds.
+pub const CHECKPOINT_INTERVAL_PART: u32 = 10;
+/// Shortest time between two checkpoints of an attempt, and before its first: who ends sooner costs no disk anything.
+pub const CHECKPOINT_INTERVAL_MIN: Duration = Duration::from_secs(1);
+/// Longest time for which a checkpoint that is offered is not taken for being too soon.
+pub const CHECKPOINT_INTERVAL_MAX: Duration = Duration::from_mins(1);
+/// Bytes of checkpoints that an attempt may have written per second, on the average: the largest one once a minute.
+pub const CHECKPOINT_BYTES_PER_SEC: u64 = 1 << 20;
+/// Checkpoints of one attempt that are kept: the one before the last as well, in case the last is damaged.
+pub const CHECKPOINT_GENERATIONS: usize = 2;
+/// Checkpoints of a worker on its disk; the oldest go first.
+pub const CHECKPOINTS_BYTES_MAX: u64 = 1 << 30;
+/// Nested calls of a program: 8 units for a call, and one for each of its locals and operands, or one for each four
+/// values that it computes, if that is more. Some 40,000 calls of ordinary functions.
 pub const TASK_CALL_DEPTH_MAX: i32 = 1_000_000;
-/// Native stack of a program, touched only as far as it is used: twice what [`TASK_CALL_DEPTH_MAX`] takes at the
-/// 16 bytes a unit of code full of vectors (4 to 8 bytes are usual), so that the count strikes first.
+/// Native stack of a program, touched only as far as it is used: the 32 bytes of each unit of [`TASK_CALL_DEPTH_MAX`] (4
+/// to 8 bytes are usual) and 1.5 MB for the function at the bottom, so that the count strikes first.
 pub const TASK_STACK_BYTES: usize = 32 << 20;
 /// Virtual time that a program may sleep in all.
 pub const TASK_SLEEP_MAX: Duration = Duration::from_hours(24 * 30);
@@ -98,8 +112,9 @@ pub const MODULE_LOCALS_MAX: u32 = 10_000;
 pub const MODULE_TABLES_MAX: u32 = 4;
 /// Elements of a table: 8 bytes each on the host, beside the memory limit.
 pub const MODULE_TABLE_ELEMENTS_MAX: u64 = 200_000;
-/// Data segments of a module; `SpiderMonkey` has 10,000.
-pub const MODULE_DATA_SEGMENTS_MAX: u32 = 20_000;
+/// Data segments of a module: Go's linker leaves out zeros, so that its smallest program has 28,000. Engines
+/// themselves stop at 100,000.
+pub const MODULE_DATA_SEGMENTS_MAX: u32 = 90_000;
 /// Globals of a module.
 pub const MODULE_GLOBALS_MAX: u32 = 10_000;
 /// CPU time of one compilation.
@@ -258,6 +273,25 @@ pub const OFFER_PAUSE_MAX: Duration = Duration::from_secs(30);
 pub const BLOB_GC_INTERVAL: Duration = Duration::from_mins(5);
 /// Questions of the provider that wait for an answer, before their transfers wait too.
 pub const BLOB_EVENTS_MAX: usize = 256;
+
+// ---- The volunteer's control ----
+
+/// Shortest slice for which an executor runs or is stopped: well above what a signal and a switch cost.
+pub const DUTY_SLICE_MIN: Duration = Duration::from_millis(10);
+/// Longest such slice where the share allows it: below what a person notices as a stutter.
+pub const DUTY_SLICE_MAX: Duration = Duration::from_millis(50);
+/// Longest pause that ends by itself: who wants more pauses until further notice.
+pub const PAUSE_MAX: Duration = Duration::from_hours(24 * 31);
+/// One request on the control socket: a word and a number.
+pub const CONTROL_REQUEST_BYTES_MAX: usize = 4 << 10;
+/// One answer on the control socket: some 300 bytes for each of [`WORKER_SLOTS_MAX`] slots.
+pub const CONTROL_ANSWER_BYTES_MAX: usize = 1 << 20;
+/// Connections to the control socket that are served at once; others wait in the socket's own queue.
+pub const CONTROL_CONNECTIONS_MAX: usize = 8;
+/// Time for one request on the control socket, question and answer.
+pub const CONTROL_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time for the outputs that a finishing worker keeps to be fetched, before it leaves with them.
+pub const FINISH_KEEPS_OUTPUTS: Duration = Duration::from_mins(1);
 
 // ---- Command line ----
 

@@ -19,6 +19,8 @@ pub struct Execution {
     pub output: Output,
     /// Executed operators.
     pub fuel: Fuel,
+    /// Whether it went on from a checkpoint. Then `fuel` also counts how it found its way back.
+    pub resumed: bool,
 }
 
 /// Everything that a program wrote.
@@ -183,8 +185,8 @@ reasons! {
         Deadline = 1, "the deadline passed; raise --deadline";
         /// The machine ran out of memory.
         HostMemory = 2, "the machine ran out of memory";
-        /// The executor process died.
-        ChildDied = 3, "the executor process died";
+        /// The executor process died: the program crashed it, or somebody killed it.
+        ChildDied = 3, "the process that ran the program died";
         /// The native stack overflowed.
         NativeStack = 4, "the native stack overflowed";
         /// The bundle or an input could not be fetched.

@@ -21,6 +21,7 @@ use crate::{
     ids::{AttemptId, JobId, SlotNo, TaskId},
     job::JobSpec,
     limits,
+    outcome::NoResult,
 };
 
 /// An attempt and the bytes of the packed inputs that it reads.
@@ -45,6 +46,8 @@ pub struct Effects {
     pub reports: Vec<Vec<Report>>,
     /// Attempts whose kept outputs may go.
     pub release: Vec<AttemptId>,
+    /// Attempts with which nobody will go on: their checkpoints may go.
+    pub spent: Vec<AttemptId>,
     /// Jobs that have ended for this worker: their blobs are no longer pinned.
     pub forget: Vec<JobId>,
 }
@@ -105,8 +108,19 @@ pub struct Worker {
     unsettled: usize,
     /// Leases that came.
     arrivals: u64,
-    /// Whether no new attempts are started.
+    /// Whether no new attempts are started, for good.
     draining: bool,
+    /// The same, until the owner says otherwise.
+    paused: bool,
+}
+
+/// What a slot is at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Running {
+    /// The attempt that runs.
+    pub attempt: AttemptId,
+    /// Attempts of its batch that wait behind it.
+    pub behind: usize,
 }
 
 impl Worker {
@@ -122,6 +136,7 @@ impl Worker {
             unsettled: 0,
             arrivals: 0,
             draining: false,
+            paused: false,
         }
     }
 
@@ -129,6 +144,27 @@ impl Worker {
     pub fn holding(&self) -> Vec<AttemptId> {
         let wanted = self.attempts.iter().filter(|(_, phase)| !matches!(phase, Phase::Unwanted));
         wanted.map(|(attempt, _)| *attempt).collect()
+    }
+
+    /// An attempt that this worker held before it was started again, and with which it can go on. To be called
+    /// before the first session opens: it is held like any other, and starts when the coordinator still wants it.
+    pub fn on_restored(&mut self, spec: &Arc<JobSpec>, assignment: Assignment) {
+        let (attempt, id) = (assignment.attempt, assignment.attempt.task.job);
+        if self.attempts.contains_key(&attempt) || self.attempts.len() >= limits::WORKER_HELD_MAX {
+            return;
+        }
+        self.on_job(id, spec.clone());
+        if let Some(job) = self.jobs.get_mut(&id) {
+            self.attempts.insert(attempt, Phase::Queued);
+            job.queue.push_back(Queued { arrival: 0, assignment });
+        }
+    }
+
+    /// Attempts that run or wait to: what there is to go on with after a restart.
+    pub fn unfinished(&self) -> impl Iterator<Item = AttemptId> {
+        let unfinished =
+            self.attempts.iter().filter(|(_, phase)| matches!(phase, Phase::Queued | Phase::Running));
+        unfinished.map(|(attempt, _)| *attempt)
     }
 
     /// A session is up. `unknown` attempts need not be held any longer; every report is sent again.
@@ -140,6 +176,12 @@ impl Worker {
         for id in idle {
             // Every job is introduced again on a new session, before its first lease.
             self.on_ended(id, fx);
+        }
+        for (id, job) in &mut self.jobs {
+            if job.blobs == Blobs::Unrequested && !job.queue.is_empty() {
+                job.blobs = Blobs::Fetching;
+                fx.fetch.push(*id);
+            }
         }
         let reported = |(id, phase): (&AttemptId, &Phase)| matches!(phase, Phase::Reported(_)).then_some(*id);
         self.outbox = self.attempts.iter().filter_map(reported).collect();
@@ -163,8 +205,12 @@ impl Worker {
     }
 
     /// New attempts. Those that are held already, those of unknown jobs and those beyond the bound are
-    /// ignored: the coordinator gives them to others when their lease ends.
+    /// ignored: the coordinator gives them to others when their lease ends. So is all that crosses the word that
+    /// this worker takes nothing more: the coordinator knows that it is not kept.
     pub fn on_lease(&mut self, id: JobId, items: Vec<Assignment>, fx: &mut Effects) {
+        if self.draining || self.paused {
+            return;
+        }
         let Some(job) = self.jobs.get_mut(&id) else { return };
         self.arrivals += 1;
         for assignment in items {
@@ -225,6 +271,7 @@ impl Worker {
             Some(Phase::Unwanted) | None => {
                 self.attempts.remove(&report.attempt);
                 fx.release.push(report.attempt);
+                fx.spent.push(report.attempt);
             }
             Some(Phase::Queued | Phase::Reported(_) | Phase::Kept) => {}
         }
@@ -236,16 +283,14 @@ impl Worker {
         let Some(state) = self.slots.get_mut(slot.get() as usize) else { return };
         state.job = None;
         for assignment in std::mem::take(&mut state.batch).into_iter().rev() {
-            match self.attempts.get_mut(&assignment.attempt) {
-                Some(phase @ Phase::Running) => {
-                    *phase = Phase::Queued;
-                    if let Some(job) = self.jobs.get_mut(&assignment.attempt.task.job) {
-                        job.queue.push_front(Queued { arrival: 0, assignment });
-                    }
+            if let Some(phase @ Phase::Running) = self.attempts.get_mut(&assignment.attempt) {
+                *phase = Phase::Queued;
+                if let Some(job) = self.jobs.get_mut(&assignment.attempt.task.job) {
+                    job.queue.push_front(Queued { arrival: 0, assignment });
                 }
-                _ => {
-                    self.attempts.remove(&assignment.attempt);
-                }
+            } else {
+                self.attempts.remove(&assignment.attempt);
+                fx.spent.push(assignment.attempt);
             }
         }
         self.start_slots(fx);
@@ -257,8 +302,12 @@ impl Worker {
             self.unanswered = self.unanswered.saturating_sub(1);
         }
         for id in settled {
-            if let Some(phase @ Phase::Reported(_)) = self.attempts.get_mut(id) {
-                let remote = matches!(phase, Phase::Reported(report) if report.is_remote());
+            let Some(phase) = self.attempts.get_mut(id) else { continue };
+            if let Phase::Reported(report) = &*phase {
+                let remote = report.is_remote();
+                if !report.may_go_on() {
+                    fx.spent.push(*id);
+                }
                 self.unsettled -= 1;
                 if remote {
                     *phase = Phase::Kept;
@@ -295,6 +344,7 @@ impl Worker {
                     self.unsettled -= 1;
                     self.attempts.remove(id);
                     fx.release.push(*id);
+                    fx.spent.push(*id);
                 }
                 Some(Phase::Kept) => {
                     self.attempts.remove(id);
@@ -302,6 +352,7 @@ impl Worker {
                 }
                 Some(Phase::Queued) => {
                     self.attempts.remove(id);
+                    fx.spent.push(*id);
                 }
                 Some(Phase::Unwanted) | None => {}
             }
@@ -324,9 +375,31 @@ impl Worker {
         }
     }
 
-    /// Starts nothing new from here on. What waits is given back by leaving the session.
+    /// Starts nothing new from here on. What waits is given back, by saying what is [held](Self::holding) still.
     pub fn drain(&mut self) {
         self.draining = true;
+        self.drop_queues();
+    }
+
+    /// Starts nothing new until [`Worker::resume`]; what runs is the slots' business. What waits is given back, as
+    /// by [`Worker::drain`]: others need not wait for this owner.
+    pub fn pause(&mut self) {
+        self.paused = true;
+        self.drop_queues();
+    }
+
+    /// Takes work again.
+    pub fn resume(&mut self, fx: &mut Effects) {
+        self.paused = false;
+        self.start_slots(fx);
+    }
+
+    /// Whether new work is welcome.
+    pub fn takes_work(&self) -> bool {
+        !self.draining && !self.paused
+    }
+
+    fn drop_queues(&mut self) {
         for job in self.jobs.values_mut() {
             for queued in std::mem::take(&mut job.queue) {
                 self.attempts.remove(&queued.assignment.attempt);
@@ -338,6 +411,19 @@ impl Worker {
     pub fn is_drained(&self) -> bool {
         let idle = self.slots.iter().all(|slot| slot.batch.is_empty());
         idle && (self.unsettled == 0 || !self.connected)
+    }
+
+    /// Whether it keeps outputs that the coordinator may yet fetch.
+    pub fn keeps_outputs(&self) -> bool {
+        self.attempts.values().any(|phase| matches!(phase, Phase::Kept))
+    }
+
+    /// What each slot is at; `None` when it is idle.
+    pub fn slots(&self) -> impl Iterator<Item = Option<Running>> {
+        self.slots.iter().map(|slot| {
+            let attempt = slot.batch.front()?.attempt;
+            Some(Running { attempt, behind: slot.batch.len() - 1 })
+        })
     }
 
     /// How many attempts are where.
@@ -390,7 +476,7 @@ impl Worker {
     }
 
     fn start_slots(&mut self, fx: &mut Effects) {
-        while !self.draining && self.unsettled < limits::WORKER_HELD_MAX {
+        while self.takes_work() && self.unsettled < limits::WORKER_HELD_MAX {
             let Some(number) = self.slots.iter().position(|slot| slot.batch.is_empty()) else { return };
             let slots = self.slots.len();
             // The oldest attempt decides which job is next: in which proportion jobs run is for the
@@ -421,6 +507,13 @@ fn attempts_of(job: JobId) -> RangeInclusive<AttemptId> {
 impl Report {
     fn is_remote(&self) -> bool {
         matches!(&self.outcome, ReportOutcome::Execution { output: ReportOutput::Remote { .. }, .. })
+    }
+
+    /// Whether another attempt of this worker at the same task had better go on where this one was.
+    fn may_go_on(&self) -> bool {
+        let ReportOutcome::NoResult(reason) = &self.outcome else { return false };
+        // A deadline is the end of what was done by then; so is what the program does again.
+        !matches!(reason, NoResult::Deadline | NoResult::NativeStack)
     }
 
     fn inline_bytes(&self) -> usize {

@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use bytes::Bytes as RawBytes;
 use talka_core::{
     coordinator::{Capacity, LeaseRow, Report, ReportOutcome, ReportOutput, ToWorker},
-    ids::{AttemptId, BlobHash, InputDigest, JobId, PeerId, ResultDigest, TaskId},
+    ids::{AttemptId, BlobHash, InputDigest, JobId, OutcomeDigest, PeerId, ResultDigest, TaskId},
     job::{BlobRef, Dataset, Inputs, JobSpec, RawJobSpec, TaskLimits},
     limits,
     outcome::{Exit, NoResult, Output},
@@ -67,6 +67,11 @@ pub fn peer_id(bytes: &RawBytes) -> Result<PeerId, InvalidMessage> {
 /// A blob's hash out of a field named `hash`.
 pub fn blob_hash(bytes: &RawBytes) -> Result<BlobHash, InvalidMessage> {
     id("hash", bytes)
+}
+
+/// An outcome digest out of a field named `digest`.
+pub fn outcome_digest(bytes: &RawBytes) -> Result<OutcomeDigest, InvalidMessage> {
+    id("digest", bytes)
 }
 
 /// A result digest out of a field named `digest`.
@@ -206,7 +211,7 @@ impl From<&Report> for wire::Report {
     fn from(report: &Report) -> Self {
         let outcome = match &report.outcome {
             ReportOutcome::NoResult(reason) => wire::report::Outcome::NoResult(reason.to_code()),
-            ReportOutcome::Execution { input, exit, fuel, output } => {
+            ReportOutcome::Execution { input, exit, fuel, resumed, output } => {
                 let (exit_kind, exit_number) = exit.to_code();
                 let (output, digest) = match output {
                     ReportOutput::Inline(output) => {
@@ -223,6 +228,7 @@ impl From<&Report> for wire::Report {
                     fuel: fuel.get(),
                     output: Some(output),
                     digest,
+                    resumed: *resumed,
                 })
             }
         };
@@ -255,10 +261,11 @@ impl TryFrom<wire::Execution> for ReportOutcome {
         let output = match execution.output.ok_or_else(|| InvalidMessage::missing("output"))? {
             wire::execution::Output::Inlined(output) => ReportOutput::Inline(Arc::new(output.try_into()?)),
             wire::execution::Output::Blob(blob) => {
-                ReportOutput::Remote { blob: blob.try_into()?, digest: result_digest(&execution.digest)? }
+                ReportOutput::Remote { blob: blob.try_into()?, digest: outcome_digest(&execution.digest)? }
             }
         };
-        Ok(Self::Execution { input, exit, fuel: Fuel::new(execution.fuel), output })
+        let (fuel, resumed) = (Fuel::new(execution.fuel), execution.resumed);
+        Ok(Self::Execution { input, exit, fuel, resumed, output })
     }
 }
 
@@ -434,20 +441,21 @@ mod tests {
     fn reports_survive_the_wire() {
         let attempt = AttemptId { task: TaskId { job: JobId::new(4), index: 9 }, number: 2 };
         let output = Output { stdout: b"42".to_vec(), stderr: b"log".to_vec(), ..Output::default() };
-        let execution = |output| ReportOutcome::Execution {
+        let execution = |resumed, output| ReportOutcome::Execution {
             input: InputDigest::new([5; 32]),
             exit: Exit::Code(3),
             fuel: Fuel::new(77),
+            resumed,
             output,
         };
         let remote = ReportOutput::Remote {
             blob: BlobRef { hash: BlobHash::new([6; 32]), size: Bytes::mib(3) },
-            digest: ResultDigest::new([7; 32]),
+            digest: OutcomeDigest::new([7; 32]),
         };
         for outcome in [
             ReportOutcome::NoResult(NoResult::Deadline),
-            execution(ReportOutput::Inline(Arc::new(output))),
-            execution(remote),
+            execution(false, ReportOutput::Inline(Arc::new(output))),
+            execution(true, remote),
         ] {
             let report = Report { attempt, outcome, wall_micros: 12 };
             assert_eq!(Report::try_from(wire::Report::from(&report)), Ok(report));

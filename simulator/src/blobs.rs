@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use talka_core::{
     coordinator::ReportOutcome,
-    ids::{AttemptId, BlobHash, JobId, PeerId, ResultDigest},
+    ids::{AttemptId, BlobHash, JobId, OutcomeDigest, PeerId},
     outcome::NoResult,
     swarm::Answer,
     worker::Effects,
@@ -104,7 +104,7 @@ impl World<'_> {
     }
 
     /// Whether a peer hands over an output that digests to what was agreed.
-    pub(crate) fn delivers(&mut self, peer: PeerId, attempt: AttemptId, digest: ResultDigest) -> bool {
+    pub(crate) fn delivers(&mut self, peer: PeerId, attempt: AttemptId, digest: OutcomeDigest) -> bool {
         let failure = self.scenario.faults.transfer_failure;
         if self.goes_wrong(failure) {
             return false;

@@ -118,7 +118,8 @@ impl Disk {
         let task = row.task;
         let (job, _) = &self.jobs[&task.job];
         let quorum = job.submission.spec.quorum();
-        let right = Answer::right(task).digest(job.submission.spec.bundle.hash);
+        let (answer, bundle) = (Answer::right(task), job.submission.spec.bundle.hash);
+        let right = [answer.digest(bundle), answer.digest_without_fuel(bundle)];
         let voters: BTreeSet<PeerNo> = row.grants.iter().map(|grant| grant.peer).collect();
         assert_eq!(voters.len(), row.grants.len(), "task {task}: votes of distinct peers");
         let agreed = row.grants.iter().filter(|grant| grant.agreed);
@@ -132,9 +133,13 @@ impl Disk {
                 let earned = if grant.agreed { fuel.credit() } else { Credit::ZERO };
                 assert_eq!(grant.credit, earned, "task {task}: paid is the fuel of those who agreed");
                 let honest = self.honest.contains(&self.peers[&grant.peer]);
-                assert!(!honest || grant.agreed == (digest == right), "task {task}: who is honest is right");
+                let is_right = right.contains(&digest);
+                assert!(!honest || grant.agreed == is_right, "task {task}: who is honest is right");
             }
-            self.wrong += u64::from(digest != right);
+            if digest == right[0] {
+                assert_eq!(fuel, answer.fuel(), "task {task}: what the digest covers");
+            }
+            self.wrong += u64::from(!right.contains(&digest));
         } else {
             assert!(row.grants.is_empty(), "task {task}: nobody is paid where nobody agrees");
         }

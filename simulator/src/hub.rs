@@ -253,7 +253,7 @@ impl World<'_> {
             (FromWorker::Leaving, Some(session)) => {
                 self.note(format_args!("worker {volunteer} leaves"));
                 self.hub_event(|hub, now| {
-                    hub.coordinator.on_leaving(now, session, &mut hub.gathering.fx);
+                    hub.coordinator.on_leaving(now, session, &[], &mut hub.gathering.fx);
                 });
             }
             (message, session) => panic!("{message:?} on {session:?}"),
@@ -324,18 +324,18 @@ impl World<'_> {
         let (mut bad, mut good) = (vec![], None);
         for source in &fetch.sources {
             let attempt = AttemptId { task: fetch.task, number: source.number };
-            if self.delivers(source.peer, attempt, fetch.digest) {
+            if self.delivers(source.peer, attempt, fetch.agreed.outcome) {
                 good = Some(source.blob);
                 break;
             }
             bad.push(source.number);
         }
-        let FetchOutput { task, digest, .. } = *fetch;
+        let FetchOutput { task, agreed, .. } = *fetch;
         self.note(format_args!("output of {task}: {}, {} did not deliver", good.is_some(), bad.len()));
         self.hub_event(|hub, now| {
             let fx = &mut hub.gathering.fx;
             match good {
-                Some(blob) => hub.coordinator.on_output_fetched(now, task, digest, blob, &bad, fx),
+                Some(blob) => hub.coordinator.on_output_fetched(now, task, agreed, blob, &bad, fx),
                 None => hub.coordinator.on_output_lost(now, task, &bad, fx),
             }
         });

@@ -69,6 +69,8 @@ pub struct Faults {
     pub duplicates: f64,
     /// Probability that an attempt gives no result.
     pub no_result: f64,
+    /// Probability that an attempt is interrupted and goes on from a checkpoint.
+    pub interruption: f64,
     /// Probability that an attempt takes twenty times as long.
     pub straggle: f64,
     /// Probability that the transfer of a blob fails.
@@ -107,6 +109,7 @@ impl Scenario {
                 clock_error: Duration::ZERO,
                 duplicates: 0.0,
                 no_result: 0.0,
+                interruption: 0.0,
                 straggle: 0.0,
                 transfer_failure: 0.0,
             },
@@ -126,7 +129,7 @@ impl Scenario {
         let (pause_every, coordinator_life) = (mean(10, 60), mean(5, 100));
         let mut rate = |max: f64| if rng.random_bool(0.5) { rng.random_range(0.0..=max) } else { 0.0 };
         let (slow, large_outputs, cancelled) = (rate(0.5), rate(1.0), rate(0.5));
-        let (duplicates, no_result) = (rate(0.5), rate(0.2));
+        let (duplicates, no_result, interruption) = (rate(0.5), rate(0.2), rate(0.7));
         let (straggle, transfer_failure) = (rate(0.1), rate(0.3));
         let some = |rng: &mut StdRng, max: u32| {
             if rng.random_bool(0.5) { rng.random_range(0..=max) } else { 0 }
@@ -163,6 +166,7 @@ impl Scenario {
                 clock_error,
                 duplicates,
                 no_result,
+                interruption,
                 straggle,
                 transfer_failure,
             },

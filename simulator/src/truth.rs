@@ -4,8 +4,8 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use talka_core::{
     coordinator::{ReportOutcome, ReportOutput},
-    digest::result_digest,
-    ids::{AttemptId, BlobHash, InputDigest, JobId, ResultDigest, TaskId},
+    digest::{outcome_digest, result_digest},
+    ids::{AttemptId, BlobHash, InputDigest, JobId, OutcomeDigest, ResultDigest, TaskId},
     job::BlobRef,
     outcome::{Exit, Output},
     quantities::{Bytes, Fuel},
@@ -17,6 +17,7 @@ pub(crate) struct Answer {
     exit: Exit,
     stdout: String,
     fuel: Fuel,
+    resumed: bool,
     input: InputDigest,
 }
 
@@ -30,7 +31,8 @@ impl Answer {
         input[..8].copy_from_slice(&task.job.get().to_le_bytes());
         input[8..16].copy_from_slice(&task.index.to_le_bytes());
         let fuel = Fuel::new(1_000_000 + task.index);
-        Self { exit, stdout: task.to_string(), fuel, input: InputDigest::new(input) }
+        let (stdout, input) = (task.to_string(), InputDigest::new(input));
+        Self { exit, stdout, fuel, resumed: false, input }
     }
 
     /// A wrong one: `liar` makes it different from those of others.
@@ -49,20 +51,43 @@ impl Answer {
         Output { stdout: self.stdout.clone().into_bytes(), stderr, files: BTreeMap::new() }
     }
 
-    pub(crate) fn digest(&self, bundle: BlobHash) -> ResultDigest {
+    fn outcome_digest(&self, bundle: BlobHash) -> OutcomeDigest {
         let nothing = AttemptId { task: TaskId { job: JobId::new(0), index: 0 }, number: 0 };
-        result_digest(bundle, self.input, self.exit, &self.output(nothing), self.fuel)
+        outcome_digest(bundle, self.input, self.exit, &self.output(nothing))
+    }
+
+    /// What a quorum agrees on of which one at least was not interrupted.
+    pub(crate) fn digest(&self, bundle: BlobHash) -> ResultDigest {
+        result_digest(self.outcome_digest(bundle), Some(self.fuel))
+    }
+
+    /// What a quorum agrees on that was interrupted as a whole.
+    pub(crate) fn digest_without_fuel(&self, bundle: BlobHash) -> ResultDigest {
+        result_digest(self.outcome_digest(bundle), None)
+    }
+
+    /// The same as said after an interruption: finding the way back took `detour`.
+    pub(crate) fn resumed(mut self, detour: u64) -> Self {
+        self.resumed = true;
+        self.fuel = Fuel::new(self.fuel.get().saturating_add(detour));
+        self
+    }
+
+    /// What an uninterrupted attempt takes.
+    pub(crate) fn fuel(&self) -> Fuel {
+        self.fuel
     }
 
     /// What is reported of it.
     pub(crate) fn outcome(&self, attempt: AttemptId, bundle: BlobHash, large: bool) -> ReportOutcome {
         let output = if large {
-            let digest = self.digest(bundle);
+            let digest = self.outcome_digest(bundle);
             let blob = BlobRef { hash: BlobHash::new(*digest.as_bytes()), size: Bytes::mib(1) };
             ReportOutput::Remote { blob, digest }
         } else {
             ReportOutput::Inline(Arc::new(self.output(attempt)))
         };
-        ReportOutcome::Execution { input: self.input, exit: self.exit, fuel: self.fuel, output }
+        let Self { input, exit, fuel, resumed, .. } = *self;
+        ReportOutcome::Execution { input, exit, fuel, resumed, output }
     }
 }

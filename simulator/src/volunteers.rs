@@ -9,7 +9,7 @@ use std::{
 
 use talka_core::{
     coordinator::{Capacity, Report, ReportOutcome, ReportOutput, ToWorker},
-    ids::{AttemptId, BlobHash, JobId, PeerId, ResultDigest, SlotNo, TaskId},
+    ids::{AttemptId, BlobHash, JobId, OutcomeDigest, PeerId, SlotNo, TaskId},
     outcome::NoResult,
     quantities::Bytes,
     worker::{Assignment, Effects, Start, Worker},
@@ -49,7 +49,7 @@ pub(crate) struct Volunteer {
     /// On its disk: these survive its crashes.
     pub(crate) blobs: BTreeSet<BlobHash>,
     /// Large outputs that it keeps.
-    pub(crate) outputs: BTreeMap<AttemptId, ResultDigest>,
+    pub(crate) outputs: BTreeMap<AttemptId, OutcomeDigest>,
     behaviour: Behaviour,
     up: bool,
     paused: bool,
@@ -364,6 +364,12 @@ impl World<'_> {
             Answer::wrong(task, (!self.scenario.collusion).then_some(number))
         } else {
             Answer::right(task)
+        };
+        // Interrupted ones say so; liars say whatever they like.
+        let interrupted = self.scenario.faults.interruption;
+        let answer = match self.goes_wrong(interrupted) || (lies && self.happens(0.5)) {
+            true => answer.resumed(self.pick(0..=1000)),
+            false => answer,
         };
         let outcome = answer.outcome(attempt, bundle, large);
         let empty_promise = lies && self.happens(0.5);

@@ -125,6 +125,16 @@ mod tests {
     }
 
     #[test]
+    fn the_json_has_the_promised_names() {
+        let view = CheckView {
+            ok: false,
+            problems: vec![ProblemView { rule: Rule::Import.name(), detail: "no such import".to_owned() }],
+        };
+        let json = serde_json::to_string(&view).expect("json");
+        assert_eq!(json, r#"{"ok":false,"problems":[{"rule":"import","detail":"no such import"}]}"#);
+    }
+
+    #[test]
     fn a_missing_file_is_an_error_of_its_own() {
         let error = load(Path::new("/nonexistent/x.wasm")).expect_err("missing");
         assert_eq!(Failure::code_of(&error), Code::Io);

@@ -116,7 +116,7 @@ enum Command {
     /// Own jobs: hand them out, check results, record credit.
     #[command(subcommand)]
     Coordinator(coordinator::CoordinatorCommand),
-    /// Donate this machine's spare time.
+    /// Donate this machine's spare time, and say when and how much.
     #[command(subcommand)]
     Worker(worker::WorkerCommand),
     /// Submit a program and its inputs as a job.
@@ -151,9 +151,8 @@ impl Command {
     /// Servers say what they do; commands only what goes wrong, and that of the connection in their own words.
     fn default_log(&self) -> &'static str {
         match self {
-            Self::Coordinator(coordinator::CoordinatorCommand::Start(_)) | Self::Worker(_) => {
-                "info,iroh=error,iroh_blobs=error,noq=error"
-            }
+            Self::Coordinator(coordinator::CoordinatorCommand::Start(_))
+            | Self::Worker(worker::WorkerCommand::Start(_)) => "info,iroh=error,iroh_blobs=error,noq=error",
             _ => "error,iroh=off,noq=off",
         }
     }
@@ -255,6 +254,44 @@ mod tests {
         check(command);
         for sub in command.get_subcommands().filter(|sub| sub.get_name() != "help") {
             each_command(sub, check);
+        }
+    }
+
+    /// The commands of a page: lines of its shell blocks that begin with `talka`.
+    fn commands(page: &str) -> Vec<String> {
+        let mut shell = false;
+        let mut found = Vec::new();
+        for line in page.lines() {
+            if let Some(language) = line.strip_prefix("```") {
+                shell = language == "sh";
+            } else if shell {
+                let code = line.split(" #").next().unwrap_or_default();
+                let commands = code.split(';').map(str::trim).filter(|command| command.starts_with("talka "));
+                found.extend(
+                    commands.map(|command| command.split(" < ").next().unwrap_or_default().to_owned()),
+                );
+            }
+        }
+        found
+    }
+
+    #[test]
+    fn the_documents_name_commands_that_there_are() {
+        for (page, text) in [
+            ("README.md", include_str!("../../README.md")),
+            ("sample-tasks/README.md", include_str!("../../sample-tasks/README.md")),
+            ("docs/writing-tasks.md", include_str!("../../docs/writing-tasks.md")),
+        ] {
+            let commands = commands(text);
+            assert!(commands.len() > 2, "{page}");
+            for command in commands {
+                let parsed = Cli::try_parse_from(command.split_whitespace());
+                assert!(
+                    parsed.is_ok(),
+                    "{page}: {command}: {}",
+                    parsed.err().map_or_else(String::new, |e| e.to_string())
+                );
+            }
         }
     }
 

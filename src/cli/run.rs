@@ -20,7 +20,7 @@ use talka_core::{
     quantities::{Bytes as Size, Fuel},
 };
 use talka_worker::{
-    sandbox::{Compiler, JobParts, RunError, run_one_with},
+    sandbox::{Compiler, JobParts, RunError, run_one_kept},
     world,
 };
 
@@ -46,7 +46,7 @@ const EXIT_NO_RESULT: u8 = 75;
 #[command(after_help = "Example:\n  talka run wordcount.wasm < book.txt\n\n\
     Digest and fuel are those that any peer would report for this task: with the same flags as in submit,\n\
     the same --index and the same input. They go to standard error, with --json as one object\n\
-    {\"status\", \"exit_code\", \"digest\", \"fuel\", \"wall_secs\"} and \"reason\" when the status is not ok.\n\n\
+    {\"status\", \"exit_code\", \"digest\", \"fuel\", \"resumed\", \"wall_secs\"} and \"reason\" when the status is not ok.\n\n\
     Exit code: 0 when the program succeeds; its own exit code when that is 1 to 125; 70 when it traps or exits\n\
     with any other code; 71 when it goes over a limit; 75 when there is no result (deadline, out of memory);\n\
     1 also when the program can't be run at all.")]
@@ -56,6 +56,10 @@ pub(crate) struct RunFlags {
     /// The task's index [default: 0].
     #[arg(long, value_name = "NUMBER", env = "TALKA_INDEX", help_heading = "Task")]
     index: Option<String>,
+    /// Keep checkpoints in this directory, and go on from the one that an interrupted run of the same task left
+    /// there. A run that went on has another fuel, and a digest without it.
+    #[arg(long, value_name = "DIR", env = "TALKA_CHECKPOINT")]
+    checkpoint: Option<PathBuf>,
     /// Write the program's /out files into this directory.
     #[arg(long, short, value_name = "DIR", env = "TALKA_OUT_DIR")]
     out_dir: Option<PathBuf>,
@@ -68,6 +72,8 @@ struct RunView {
     exit_code: Option<u32>,
     digest: Option<String>,
     fuel: Option<u64>,
+    /// From a checkpoint: then the fuel is not to be compared, and the digest leaves it out.
+    resumed: bool,
     wall_secs: f64,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
@@ -91,7 +97,7 @@ impl RunFlags {
         let spec = draft.validate().map_err(|invalid| Failure::usage(&invalid.problems))?;
         let stdin = read_stdin(out)?;
         let started = Instant::now();
-        let (digest, outcome) = execute(&spec, module, datasets, stdin).await?;
+        let (digest, outcome) = execute(&spec, module, datasets, stdin, self.checkpoint).await?;
         let wall_secs = started.elapsed().as_secs_f64();
         if let Ok(execution) = &outcome {
             write_output(out, execution, self.out_dir.as_deref())?;
@@ -112,6 +118,7 @@ async fn execute(
     module: Bytes,
     datasets: Vec<(String, BlobHash, Bytes)>,
     stdin: Bytes,
+    checkpoint_dir: Option<PathBuf>,
 ) -> anyhow::Result<(Option<String>, Result<Execution, NoResult>)> {
     let executable = paths::own_executable().context("cannot find this program's own file")?;
     let parts = JobParts { datasets, limits: spec.limits, seed: spec.seed, clock_secs: spec.clock_secs };
@@ -119,7 +126,8 @@ async fn execute(
         Some(dir) => Compiler::with_cache(executable, dir),
         None => Compiler::new(executable),
     };
-    match run_one_with(&compiler, module, parts, world::task_input(spec, 0, stdin)).await {
+    let task = world::task_input(spec, 0, stdin);
+    match run_one_kept(&compiler, module, parts, task, checkpoint_dir).await {
         Ok(run) => {
             let digest = world::digest(run.bundle, run.input, &run.execution);
             Ok((Some(digest.to_string()), Ok(run.execution)))
@@ -198,6 +206,7 @@ impl RunView {
                 },
                 digest,
                 fuel: Some(execution.fuel.get()),
+                resumed: execution.resumed,
                 wall_secs,
                 reason: (!execution.exit.is_ok()).then(|| execution.exit.to_string()),
             },
@@ -206,6 +215,7 @@ impl RunView {
                 exit_code: None,
                 digest: None,
                 fuel: None,
+                resumed: false,
                 wall_secs,
                 reason: Some(reason.to_string()),
             },
@@ -247,7 +257,7 @@ mod tests {
     use super::*;
 
     fn ended(exit: Exit) -> Execution {
-        Execution { exit, output: Output::default(), fuel: Fuel::new(1_234_567) }
+        Execution { exit, output: Output::default(), fuel: Fuel::new(1_234_567), resumed: false }
     }
 
     #[test]
@@ -270,11 +280,11 @@ mod tests {
         let json = |view: RunView| serde_json::to_string(&view).expect("json");
         assert_eq!(
             json(RunView::new(Some("ab".into()), &Ok(ended(Exit::Ok)), 0.5)),
-            r#"{"status":"ok","exit_code":0,"digest":"ab","fuel":1234567,"wall_secs":0.5}"#
+            r#"{"status":"ok","exit_code":0,"digest":"ab","fuel":1234567,"resumed":false,"wall_secs":0.5}"#
         );
         assert_eq!(
             json(RunView::new(None, &Err(NoResult::Deadline), 0.5)),
-            r#"{"status":"no-result","exit_code":null,"digest":null,"fuel":null,"wall_secs":0.5,"reason":"the deadline passed; raise --deadline"}"#
+            r#"{"status":"no-result","exit_code":null,"digest":null,"fuel":null,"resumed":false,"wall_secs":0.5,"reason":"the deadline passed; raise --deadline"}"#
         );
         assert!(
             RunView::new(Some("ab".into()), &Ok(ended(Exit::Ok)), 0.5).text().contains("fuel   1_234_567")

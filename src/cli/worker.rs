@@ -1,15 +1,26 @@
 //! `talka worker …`.
 
+mod control;
+
 use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
 
 use anyhow::Context;
 use clap::{Args, Subcommand, builder::FalseyValueParser};
 use serde::Serialize;
-use talka_core::{ids::PeerId, limits, quantities::Bytes};
-use talka_worker::WorkerConfig;
+use talka_core::{duty::CpuPercent, ids::PeerId, limits, quantities::Bytes};
+use talka_worker::{WorkerConfig, WorkerError, control::ControlError};
 
+use self::control::{DirFlags, PauseFlags, SetFlags};
 use super::CoordinatorFlags;
-use crate::{client, error::Failure, find, output::Out, paths, problems::Problems, shutdown};
+use crate::{
+    client,
+    error::{Code, Failure},
+    find,
+    output::Out,
+    paths,
+    problems::Problems,
+    shutdown,
+};
 
 /// Commands of a worker.
 #[derive(Debug, Subcommand)]
@@ -19,6 +30,27 @@ pub(crate) enum WorkerCommand {
         Programs of strangers run in a sandbox: they can't read, write or connect to anything here.\n\
         With --json: one line {\"peer\"} when the coordinator has welcomed this worker.")]
     Start(StartFlags),
+    /// Show what the worker on this machine does, and why not more.
+    #[command(after_help = "Example:\n  talka worker status\n\n\
+        With --quiet: one word, paused, finishing, working, idle or disconnected.")]
+    Status(DirFlags),
+    /// Stop at once what runs, keep it in memory, and take nothing new.
+    #[command(after_help = "Examples:\n  talka worker pause\n  talka worker pause --for 2h\n\n\
+        What waits goes to others; what runs goes on where it was, after: talka worker resume\n\
+        A pause outlives the worker: one that is started again stays paused until it is over.")]
+    Pause(PauseFlags),
+    /// Go on after a pause.
+    #[command(after_help = "Example:\n  talka worker resume")]
+    Resume(DirFlags),
+    /// Take nothing new, finish what runs, and end.
+    #[command(after_help = "Example:\n  talka worker finish\n\n\
+        Returns at once; the worker ends when its last result is with the coordinator. A paused worker waits \
+        until it is resumed.")]
+    Finish(DirFlags),
+    /// Change how much the worker may use while it runs.
+    #[command(after_help = "Example:\n  talka worker set --cpu-percent 25\n\n\
+        Holds until the worker ends; for good: talka worker start --cpu-percent 25")]
+    Set(SetFlags),
 }
 
 /// `talka worker start`.
@@ -33,6 +65,10 @@ pub(crate) struct StartFlags {
     /// Tasks at the same time [default: one per processor].
     #[arg(long, value_name = "NUMBER", env = "TALKA_CPUS")]
     cpus: Option<String>,
+    /// Share of each processor to use, 1 to 100, held by stopping tasks for some milliseconds again and again
+    /// [default: 100].
+    #[arg(long, value_name = "PERCENT", env = "TALKA_CPU_PERCENT")]
+    cpu_percent: Option<String>,
     /// Memory of all tasks together [default: half of the machine's].
     #[arg(long, value_name = "SIZE", env = "TALKA_MEMORY")]
     memory: Option<String>,
@@ -49,6 +85,7 @@ pub(crate) struct StartFlags {
 struct Donation {
     data_dir: PathBuf,
     slots: Option<u32>,
+    cpu_percent: CpuPercent,
     memory: Option<Bytes>,
     bind: Option<SocketAddr>,
 }
@@ -61,8 +98,14 @@ struct ReadyView {
 
 impl WorkerCommand {
     pub(crate) async fn run(self, out: Out) -> anyhow::Result<ExitCode> {
-        let Self::Start(flags) = self;
-        start(flags, out).await?;
+        match self {
+            Self::Start(flags) => start(flags, out).await?,
+            Self::Status(flags) => flags.status(out).await?,
+            Self::Pause(flags) => flags.pause(out).await?,
+            Self::Resume(flags) => flags.resume(out).await?,
+            Self::Finish(flags) => flags.finish(out).await?,
+            Self::Set(flags) => flags.set(out).await?,
+        }
         Ok(ExitCode::SUCCESS)
     }
 }
@@ -76,13 +119,14 @@ impl TryFrom<StartFlags> for Donation {
         if slots.is_some_and(|slots| !(1..=limits::WORKER_SLOTS_MAX).contains(&slots)) {
             problems.add(format!("--cpus must be 1 to {}", limits::WORKER_SLOTS_MAX));
         }
+        let cpu_percent = problems.parsed("--cpu-percent", flags.cpu_percent.as_deref(), CpuPercent::ALL);
         let memory: Option<Bytes> = problems.optional("--memory", flags.memory.as_deref());
         if memory.is_some_and(|memory| memory < Bytes::mib(1)) {
             problems.add("--memory must be at least 1MiB; most tasks ask for 256MiB");
         }
         let bind = problems.optional("--bind", flags.bind.as_deref());
         let data_dir = paths::data_dir(flags.data_dir, "worker")?;
-        problems.into_result(Self { data_dir, slots, memory, bind })
+        problems.into_result(Self { data_dir, slots, cpu_percent, memory, bind })
     }
 }
 
@@ -90,7 +134,7 @@ async fn start(flags: StartFlags, out: Out) -> anyhow::Result<()> {
     // A worker's data directory is its own and never names a coordinator.
     let coordinator = CoordinatorFlags { ticket: flags.ticket.clone(), data_dir: None };
     let until_eof = flags.until_eof;
-    let Donation { data_dir, slots, memory, bind } = flags.try_into()?;
+    let Donation { data_dir, slots, cpu_percent, memory, bind } = flags.try_into()?;
     let ticket = client::parse_ticket(&find::coordinator(&coordinator)?)?;
     let executable = paths::own_executable().context("cannot find this program's own file")?;
     paths::create_private(&data_dir)
@@ -99,7 +143,8 @@ async fn start(flags: StartFlags, out: Out) -> anyhow::Result<()> {
     if until_eof {
         shutdown::at_end_of_input(&token);
     }
-    let config = WorkerConfig { data_dir, ticket, slots, memory, bind, executable, tamper: None };
+    let config =
+        WorkerConfig { data_dir, ticket, slots, memory, cpu_percent, bind, executable, tamper: None };
     let mut announced = Ok(());
     let stop = token.clone();
     let on_ready = |peer: PeerId| {
@@ -110,7 +155,12 @@ async fn start(flags: StartFlags, out: Out) -> anyhow::Result<()> {
     };
     let ran = talka_worker::run(config, token, on_ready).await;
     announced?;
-    ran.context("the worker stopped")
+    match ran {
+        Err(WorkerError::Control(error @ ControlError::AlreadyRuns(_))) => {
+            Err(Failure::new(Code::AlreadyRuns, error.to_string()).into())
+        }
+        ran => ran.context("the worker stopped"),
+    }
 }
 
 fn announce(peer: PeerId, out: Out) -> anyhow::Result<()> {
@@ -133,7 +183,13 @@ mod tests {
 
     #[test]
     fn everything_has_a_default() {
-        let expected = Donation { data_dir: "/data".into(), slots: None, memory: None, bind: None };
+        let expected = Donation {
+            data_dir: "/data".into(),
+            slots: None,
+            cpu_percent: CpuPercent::ALL,
+            memory: None,
+            bind: None,
+        };
         assert_eq!(donation(StartFlags::default()).expect("valid"), expected);
     }
 
@@ -141,12 +197,13 @@ mod tests {
     fn all_problems_are_named() {
         let flags = StartFlags {
             cpus: Some("0".into()),
+            cpu_percent: Some("0".into()),
             memory: Some("1KiB".into()),
             bind: Some("7118".into()),
             ..StartFlags::default()
         };
         let message = donation(flags).expect_err("broken").to_string();
-        for part in ["--cpus must be 1 to ", "--memory must be", "--bind 7118: "] {
+        for part in ["--cpus must be 1 to ", "--cpu-percent 0: ", "--memory must be", "--bind 7118: "] {
             assert!(message.contains(part), "{part} is not in {message}");
         }
     }

@@ -144,7 +144,7 @@ fn kill_all(
         } else {
             let victim = usize::try_from(numbers.below(WORKERS as u64)).expect("small");
             workers[victim].kill();
-            workers[victim] = grid.start_worker_again(victim + 1);
+            workers[victim] = grid.restart_worker(victim + 1);
         }
     }
     restarts

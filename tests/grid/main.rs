@@ -9,6 +9,8 @@
 //! | [`jobs`] | submitting, results, credit: when nothing goes wrong |
 //! | [`failures`] | programs that fail, run too long or are cancelled |
 //! | [`faults`] | workers that lie or die, coordinators that die |
+//! | [`owner`] | a volunteer who pauses, throttles and finishes |
+//! | [`checkpoints`] | tasks that outlive their worker |
 //! | [`refusals`] | what is not accepted, and what is said about it |
 //! | [`local`] | `talka run` against known answers |
 //! | [`http`] | the TCP side of a coordinator |
@@ -16,6 +18,7 @@
 //! | [`bench`] | `talka bench` |
 
 mod bench;
+mod checkpoints;
 mod demo;
 mod failures;
 mod faults;
@@ -23,4 +26,5 @@ mod harness;
 mod http;
 mod jobs;
 mod local;
+mod owner;
 mod refusals;

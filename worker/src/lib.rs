@@ -8,15 +8,20 @@
 //! ```text
 //!   session ──┐            ┌──▶ fetch (blobs, compiler) ──┐
 //!             ├──▶ shell ──┤                              ├──▶ shell
-//!   machine ──┘            └──▶ slots (executors) ────────┘
+//!   machine ──┤            └──▶ slots (executors) ────────┘
+//!   owner   ──┘
 //! ```
 //!
 //! | module | subject |
 //! |---|---|
 //! | [`sandbox`] | where programs of strangers run; the only place that knows wasmtime |
+//! | [`checkpoints`] | what lets attempts go on after a restart |
+//! | [`control`] | the owner's hand on a running worker: a socket in its data directory |
 //! | [`world`] | from a task to what the sandbox runs, and back to a report |
 
 mod capacity;
+pub mod checkpoints;
+pub mod control;
 mod fetch;
 pub mod sandbox;
 mod session;
@@ -24,9 +29,10 @@ mod shell;
 mod slots;
 pub mod world;
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{io, net::SocketAddr, path::PathBuf, sync::Arc};
 
 use talka_core::{
+    duty::CpuPercent,
     ids::{PeerId, SlotNo},
     outcome::Execution,
     quantities::Bytes,
@@ -40,14 +46,19 @@ use talka_peer::{
     ticket::Ticket,
     transfer,
 };
-use tokio::sync::mpsc;
+use tokio::{
+    sync::{mpsc, watch},
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     capacity::Machine,
+    checkpoints::{Checkpoints, Holder},
+    control::{ControlError, Pause},
     fetch::Fetcher,
-    sandbox::{Compiler, Executor, ExecutorConfig},
-    shell::{EVENT_QUEUE, Shell, SlotHandle},
+    sandbox::{Compiler, Executor, ExecutorConfig, Place, throttle},
+    shell::{EVENT_QUEUE, Kept, Owner, Shell, SlotHandle},
     slots::Slot,
 };
 
@@ -68,6 +79,8 @@ pub struct WorkerConfig {
     pub slots: Option<u32>,
     /// Memory of all slots together; half of the machine's unless set.
     pub memory: Option<Bytes>,
+    /// Share of each processor that it uses, until its owner says otherwise.
+    pub cpu_percent: CpuPercent,
     /// Where to listen for other peers; any free port unless set.
     pub bind: Option<SocketAddr>,
     /// The program that is started for executor and compile processes: `talka` itself.
@@ -79,6 +92,9 @@ pub struct WorkerConfig {
 /// The worker can't start, or had to stop.
 #[derive(Debug, thiserror::Error)]
 pub enum WorkerError {
+    /// Another worker has the data directory, or the owner could not reach this one.
+    #[error(transparent)]
+    Control(#[from] ControlError),
     /// The key can't be used.
     #[error(transparent)]
     Identity(#[from] IdentityError),
@@ -88,6 +104,14 @@ pub enum WorkerError {
     /// The blob store can't be used.
     #[error(transparent)]
     Blobs(#[from] BlobError),
+    /// The directory of checkpoints can't be used.
+    #[error("can't use {} for checkpoints", dir.display())]
+    Checkpoints {
+        /// Which.
+        dir: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
     /// An executor process can't be started.
     #[error("can't start an executor process ({})", executable.display())]
     Executor {
@@ -110,6 +134,7 @@ pub async fn run(
     shutdown: CancellationToken,
     on_ready: impl FnOnce(PeerId),
 ) -> Result<(), WorkerError> {
+    let socket = control::Socket::bind(&config.data_dir).await?;
     let identity = Identity::load_or_create(&config.data_dir)?;
     let peer = identity.peer_id();
     let mut listen = EndpointConfig::new(identity);
@@ -118,6 +143,7 @@ pub async fn run(
     }
     let endpoint = PeerEndpoint::bind(listen).await?;
     let blobs = BlobStore::open(&config.data_dir.join("blobs")).await?;
+    let (checkpoints, held) = open_checkpoints(&config).await?;
     let connections = ConnectionLimits::default();
     let server = BlobServer::new(&blobs, AdmitAll, None, connections.clone());
     let router = endpoint.router(&connections).accept(blobs::ALPN, server.clone()).spawn();
@@ -137,8 +163,16 @@ pub async fn run(
         events.clone(),
     );
     let machine = Machine::new(config.slots, config.memory)?;
-    let slots = start_slots(&config, machine.slots(), &blobs, &events).await?;
-    let shell = Shell::new(machine, slots, fetcher, blobs.clone(), incoming);
+    let (share, shares) = watch::channel(config.cpu_percent);
+    let stores = (&blobs, &checkpoints);
+    let slots = start_slots(&config, machine.slots(), stores, &events, &shares).await?;
+    let pause = Pause::load(&config.data_dir, control::now_millis());
+    let owner = Owner::new(peer, config.ticket.coordinator.peer, pause, share);
+    // One request is obeyed at a time.
+    let (ask, asked) = mpsc::channel(1);
+    let control = tokio::spawn(control::serve(socket, config.data_dir.clone(), ask));
+    let kept = Kept { blobs: blobs.clone(), checkpoints, held };
+    let shell = Shell::new(machine, slots, fetcher, kept, incoming, owner, asked);
 
     let (up, mut is_up) = mpsc::channel(1);
     let session = tokio::spawn(session::keep(client, events, up, stopping.clone()));
@@ -159,6 +193,9 @@ pub async fn run(
     stopping.cancel();
     session.abort();
     shell.abort();
+    control.abort();
+    // So that the socket is gone before the process is.
+    drop(control.await);
     drop(offered.await);
     drop(router.shutdown().await);
     endpoint.close().await;
@@ -166,28 +203,51 @@ pub async fn run(
     ended.map_or(Ok(()), |error| Err(WorkerError::Refused(error.to_string())))
 }
 
+/// Opens the store of checkpoints and finds what this worker held before it was started.
+async fn open_checkpoints(config: &WorkerConfig) -> Result<(Arc<Checkpoints>, Vec<Holder>), WorkerError> {
+    let (dir, coordinator) = (config.data_dir.join("checkpoints"), config.ticket.coordinator.peer);
+    let open = {
+        let dir = dir.clone();
+        move || Checkpoints::open(&dir, Some(coordinator))
+    };
+    let opened = tokio::task::spawn_blocking(open).await.map_err(io::Error::other).flatten();
+    let (checkpoints, held) = opened.map_err(|source| WorkerError::Checkpoints { dir, source })?;
+    for holder in &held {
+        let attempt = holder.assignment.attempt;
+        tracing::info!(%attempt, "an attempt will go on from its checkpoint");
+    }
+    Ok((checkpoints, held))
+}
+
 async fn start_slots(
     config: &WorkerConfig,
     count: u32,
-    blobs: &BlobStore,
+    (blobs, checkpoints): (&BlobStore, &Arc<Checkpoints>),
     events: &mpsc::Sender<shell::Event>,
+    shares: &watch::Receiver<CpuPercent>,
 ) -> Result<Vec<SlotHandle>, WorkerError> {
     let mut slots = Vec::new();
+    let epoch = Instant::now();
     for number in 0..count {
         let executable = config.executable.clone();
         let executor = Executor::spawn(ExecutorConfig { exe: executable.clone() }).await;
         let executor = executor.map_err(|source| WorkerError::Executor { executable, source })?;
+        let control = executor.control();
+        let place = Place { slot: number, slots: count, epoch };
+        tokio::spawn(throttle(control.clone(), shares.clone(), place));
         let slot = Slot {
             number: SlotNo::new(number),
             executor,
             blobs: blobs.clone(),
+            checkpoints: checkpoints.clone(),
+            coordinator: config.ticket.coordinator.peer,
             events: events.clone(),
             tamper: config.tamper,
         };
         // One batch at a time: the shell starts a slot only when it is idle.
         let (batches, waiting) = mpsc::channel(1);
         tokio::spawn(slot.run(waiting));
-        slots.push(SlotHandle { batches, stop: CancellationToken::new() });
+        slots.push(SlotHandle { batches, stop: CancellationToken::new(), control });
     }
     Ok(slots)
 }

@@ -1,5 +1,9 @@
 //! The task that owns the worker's state: events in, effects out.
 
+mod owner;
+
+pub(crate) use self::owner::Owner;
+
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use talka_core::{
@@ -11,13 +15,19 @@ use talka_core::{
     worker::{Assignment, Effects, Start, Worker},
 };
 use talka_peer::blobs::BlobStore;
-use talka_proto::wire::{self, worker_message::Message};
+use talka_proto::{
+    convert::attempts,
+    wire::{self, worker_message::Message},
+};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     capacity::{self, Machine},
+    checkpoints::{Checkpoints, Holder},
+    control::Asked,
     fetch::Fetcher,
+    sandbox::Control,
     slots::{Batch, Finished, ReadyJob, output_tag},
 };
 
@@ -65,13 +75,26 @@ pub(crate) struct Shell {
     ready: HashMap<JobId, ReadyJob>,
     fetcher: Fetcher,
     blobs: BlobStore,
+    checkpoints: Arc<Checkpoints>,
     events: mpsc::Receiver<Event>,
+    owner: Owner,
+    /// What the owner asks.
+    asked: mpsc::Receiver<Asked>,
+}
+
+/// What a worker has on its disk.
+pub(crate) struct Kept {
+    pub(crate) blobs: BlobStore,
+    pub(crate) checkpoints: Arc<Checkpoints>,
+    /// Attempts with which it can go on.
+    pub(crate) held: Vec<Holder>,
 }
 
 /// A slot, from the shell's side.
 pub(crate) struct SlotHandle {
     pub(crate) batches: mpsc::Sender<Batch>,
     pub(crate) stop: CancellationToken,
+    pub(crate) control: Control,
 }
 
 impl Shell {
@@ -79,11 +102,14 @@ impl Shell {
         mut machine: Machine,
         slots: Vec<SlotHandle>,
         fetcher: Fetcher,
-        blobs: BlobStore,
+        kept: Kept,
         events: mpsc::Receiver<Event>,
+        owner: Owner,
+        asked: mpsc::Receiver<Asked>,
     ) -> Self {
         let capacity = machine.look(Capacity::default());
-        Self {
+        let Kept { blobs, checkpoints, held } = kept;
+        let mut shell = Self {
             worker: Worker::new(machine.slots()),
             machine,
             capacity,
@@ -93,12 +119,20 @@ impl Shell {
             ready: HashMap::new(),
             fetcher,
             blobs,
+            checkpoints,
             events,
+            owner,
+            asked,
+        };
+        shell.pause_from_the_start();
+        for holder in held {
+            shell.worker.on_restored(&holder.spec, holder.assignment);
         }
+        shell
     }
 
     /// Runs until `shutdown`; then what runs may finish for a short while, what is finished is reported,
-    /// and the rest is given back.
+    /// and the rest is given back, but for what has a checkpoint: the next start goes on with that.
     pub(crate) async fn run(mut self, shutdown: CancellationToken) {
         /// How often the machine is looked at.
         const LOOK_INTERVAL: Duration = Duration::from_secs(1);
@@ -121,7 +155,11 @@ impl Shell {
                     }
                     self.worker.flush(&mut fx);
                 }
-                _ = looks.tick() => self.look(),
+                Some(asked) = self.asked.recv() => self.obey(asked, &mut fx),
+                _ = looks.tick() => {
+                    self.look();
+                    self.look_at_pause(&mut fx);
+                }
                 () = shutdown.cancelled(), if !draining => {
                     draining = true;
                     self.worker.drain();
@@ -135,12 +173,14 @@ impl Shell {
             }
             self.act(fx);
             self.tell_capacity();
-            if draining && self.worker.is_drained() {
+            if self.has_finished() || (draining && self.is_drained()) {
                 break;
             }
         }
         if let Some(outbound) = &self.outbound {
-            let leaving = wire::WorkerMessage { message: Some(Message::Leaving(wire::Leaving {})) };
+            let kept = self.worker.unfinished().filter(|attempt| self.checkpoints.has_attempt(*attempt));
+            let keeping = attempts(&kept.collect::<Vec<_>>());
+            let leaving = wire::WorkerMessage { message: Some(Message::Leaving(wire::Leaving { keeping })) };
             // If it does not get through, the coordinator finds out by itself.
             drop(outbound.try_send(leaving));
         }
@@ -148,14 +188,17 @@ impl Shell {
 
     fn apply(&mut self, event: Event, fx: &mut Effects) {
         match event {
-            Event::Opening(reply) => drop(reply.send((self.capacity, self.worker.holding()))),
+            Event::Opening(reply) => drop(reply.send((self.offer(), self.worker.holding()))),
             Event::Welcome { unknown, outbound } => {
                 self.outbound = Some(outbound);
                 self.told = None;
+                self.owner.note_session();
                 self.worker.on_welcome(&unknown, fx);
             }
             Event::Disconnected => {
-                self.outbound = None;
+                if self.outbound.take().is_some() {
+                    self.owner.note_session();
+                }
                 self.worker.on_disconnected();
             }
             Event::Job(job, spec) => self.worker.on_job(job, spec),
@@ -172,6 +215,7 @@ impl Shell {
             }
             Event::Finished(finished) => {
                 self.note_speed(&finished);
+                self.owner.note_finished(&finished);
                 self.worker.on_finished(finished.slot, finished.report, fx);
             }
             Event::Stopped(slot) => self.worker.on_stopped(slot, fx),
@@ -199,9 +243,11 @@ impl Shell {
             let blobs = self.blobs.clone();
             tokio::spawn(async move { blobs.untag(&output_tag(attempt)).await });
         }
+        self.checkpoints.forget(&fx.spent);
         for job in fx.forget {
             self.ready.remove(&job);
             self.fetcher.forget(job);
+            self.checkpoints.forget_job(job);
         }
     }
 
@@ -228,6 +274,7 @@ impl Shell {
         if outbound.try_send(wire::WorkerMessage { message: Some(message) }).is_err() {
             // The session is stuck or gone: it opens anew, and what was not settled is said again.
             self.outbound = None;
+            self.owner.note_session();
             self.worker.on_disconnected();
         }
     }
@@ -272,12 +319,17 @@ impl Shell {
             fetched_from_peers: Bytes::new(from_peers),
             ..self.capacity
         };
-        let told = self.told.get_or_insert_with(Capacity::default);
-        let rounded = Capacity { fuel_per_sec: rounded(self.capacity.fuel_per_sec), ..self.capacity };
-        if capacity::differs(told, &rounded) {
-            *told = rounded;
+        let rounded = Capacity { fuel_per_sec: rounded(self.capacity.fuel_per_sec), ..self.offer() };
+        if capacity::differs(&self.told.unwrap_or_default(), &rounded) {
+            self.told = Some(rounded);
             self.send(Message::Capacity(rounded.into()));
         }
+    }
+
+    /// What the coordinator is to know of this machine: no slots while no work is welcome.
+    fn offer(&self) -> Capacity {
+        let slots = if self.worker.takes_work() { self.capacity.slots } else { 0 };
+        Capacity { slots, ..self.capacity }
     }
 
     fn look(&mut self) {

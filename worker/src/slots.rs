@@ -1,11 +1,11 @@
 //! The slots: one task each, which owns a warm executor process.
 
-use std::{ops::Range, sync::Arc, time::Instant};
+use std::{ops::Range, sync::Arc};
 
 use bytes::Bytes;
 use talka_core::{
     coordinator::{Report, ReportOutcome},
-    ids::{AttemptId, SlotNo},
+    ids::{AttemptId, InputDigest, PeerId, SlotNo},
     job::{BlobRef, JobSpec},
     outcome::{Execution, NoResult},
     quantities::Fuel,
@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     Tamper,
+    checkpoints::{Checkpoints, Holder, Keep, Key},
     sandbox::{Executor, JobWorld, TaskInput},
     shell::Event,
     world,
@@ -54,6 +55,9 @@ pub(crate) struct Slot {
     pub(crate) number: SlotNo,
     pub(crate) executor: Executor,
     pub(crate) blobs: BlobStore,
+    pub(crate) checkpoints: Arc<Checkpoints>,
+    /// For whom it works.
+    pub(crate) coordinator: PeerId,
     pub(crate) events: mpsc::Sender<Event>,
     pub(crate) tamper: Option<Tamper>,
 }
@@ -82,23 +86,29 @@ impl Slot {
         };
         let bundle = batch.job.spec.bundle.hash;
         let digests: Vec<_> = inputs.iter().map(|input| batch.job.world.input_digest(input)).collect();
+        let keeps = self.keeps(&batch, &digests);
         // Bounds what waits for the shell to the size of the batch.
         let (results, mut finished) = mpsc::channel(attempts.len().max(1));
-        let run = self.executor.run(&batch.job.world, inputs, results);
+        // Without the owner's pauses: they say nothing about the task or the machine.
+        let clock = self.executor.control();
+        let run = self.executor.run_kept(&batch.job.world, inputs, &keeps, results);
         tokio::pin!(run);
         let mut running = true;
-        let mut started = Instant::now();
+        let mut started = clock.unpaused();
         loop {
             tokio::select! {
                 biased;
                 result = finished.recv() => {
                     let Some((position, outcome)) = result else { return Ok(()) };
                     let position: usize = position;
-                    let micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
-                    started = Instant::now();
+                    let now = clock.unpaused();
+                    let micros = u64::try_from(now.saturating_sub(started).as_micros()).unwrap_or(u64::MAX);
+                    started = now;
                     let (attempt, input) = (attempts[position], digests[position]);
                     let outcome = tampered(self.tamper, outcome);
-                    let fuel = outcome.as_ref().map(|execution| execution.fuel).unwrap_or_default();
+                    // What was counted before an interruption took other time.
+                    let measured = outcome.as_ref().ok().filter(|execution| !execution.resumed);
+                    let fuel = measured.map(|execution| execution.fuel).unwrap_or_default();
                     let (report, large) = world::report(attempt, bundle, input, outcome, micros);
                     if let Some(large) = large {
                         let tag = output_tag(large.attempt);
@@ -116,6 +126,18 @@ impl Slot {
                 () = &mut run, if running => running = false,
             }
         }
+    }
+
+    /// Where the checkpoints of each attempt are kept.
+    fn keeps(&self, batch: &Batch, digests: &[InputDigest]) -> Vec<Option<Keep>> {
+        let program = batch.job.world.program();
+        let keep = |(assignment, input): (&Assignment, &InputDigest)| {
+            let key = Key::new(program.hash, program.transformed(), *input);
+            let (coordinator, spec) = (self.coordinator, batch.job.spec.clone());
+            let holder = Holder { coordinator, assignment: assignment.clone(), spec };
+            Some(Keep::for_attempt(&self.checkpoints, key, holder))
+        };
+        batch.assignments.iter().zip(digests).map(keep).collect()
     }
 
     async fn send(&self, report: Report, fuel: Fuel) -> Result<(), Gone> {

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use talka_core::{
     coordinator::{Report, ReportOutcome, ReportOutput},
-    digest::result_digest,
-    ids::{AttemptId, BlobHash, InputDigest, ResultDigest},
+    digest::{outcome_digest, result_digest},
+    ids::{AttemptId, BlobHash, InputDigest, OutcomeDigest, ResultDigest},
     job::{BlobRef, JobSpec},
     limits,
     outcome::{Execution, NoResult},
@@ -39,7 +39,12 @@ pub fn task_input(spec: &JobSpec, position: u64, stdin: Bytes) -> TaskInput {
 
 /// The digest of an execution of `bundle` on `input`.
 pub fn digest(bundle: BlobHash, input: InputDigest, execution: &Execution) -> ResultDigest {
-    result_digest(bundle, input, execution.exit, &execution.output, execution.fuel)
+    let fuel = (!execution.resumed).then_some(execution.fuel);
+    result_digest(outcome_of(bundle, input, execution), fuel)
+}
+
+fn outcome_of(bundle: BlobHash, input: InputDigest, execution: &Execution) -> OutcomeDigest {
+    outcome_digest(bundle, input, execution.exit, &execution.output)
 }
 
 /// An output that is too large for a report, as the blob that the worker keeps.
@@ -63,16 +68,16 @@ pub(crate) fn report(
             return (Report { attempt, outcome, wall_micros }, None);
         }
     };
-    let (exit, fuel) = (execution.exit, execution.fuel);
+    let (exit, fuel, resumed) = (execution.exit, execution.fuel, execution.resumed);
     let (output, large) = if execution.output.len() <= limits::INLINE_OUTPUT_BYTES_MAX {
         (ReportOutput::Inline(Arc::new(execution.output)), None)
     } else {
-        let digest = digest(bundle, input, &execution);
+        let digest = outcome_of(bundle, input, &execution);
         let encoded = prost::Message::encode_to_vec(&wire::Output::from(&execution.output));
         let hash = BlobHash::new(*blake3::hash(&encoded).as_bytes());
         let blob = BlobRef { hash, size: Size::of(&encoded) };
         (ReportOutput::Remote { blob, digest }, Some(LargeOutput { attempt, encoded: encoded.into() }))
     };
-    let outcome = ReportOutcome::Execution { input, exit, fuel, output };
+    let outcome = ReportOutcome::Execution { input, exit, fuel, resumed, output };
     (Report { attempt, outcome, wall_micros }, large)
 }

@@ -3,34 +3,37 @@
 use std::{
     fmt::Write as _,
     path::{Path, PathBuf},
-    process::{Command, ExitCode, Stdio},
+    process::{ExitCode, Stdio},
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
 use libtest_mimic::{Arguments, Failed, Trial};
+use rustix::process::Signal;
 use talka_core::{
+    duty::CpuPercent,
     ids::BlobHash,
     job::TaskLimits,
     outcome::{Execution, Exit, Limit, NoResult, Trap},
     quantities::{Bytes as Size, Fuel},
 };
 use talka_worker::sandbox::{
-    CompileError, Compiler, Executor, ExecutorConfig, JobParts, JobWorld, TaskInput, TaskResult, child,
-    run_one,
+    Activity, CompileError, Compiler, Control, Executor, ExecutorConfig, JobParts, JobWorld, Place,
+    TaskInput, TaskResult, child, run_one, throttle,
     walls::{self, Wall},
 };
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncWriteExt as _},
-    sync::mpsc,
+    sync::{mpsc, watch},
 };
 
 #[path = "sandbox/compiled.rs"]
 mod compiled;
-
-/// What a process does that has broken out of the engine: see [`drill`].
-const DRILL_ARG: &str = "escape-drill";
+#[path = "sandbox/drill.rs"]
+mod drill;
+#[path = "sandbox/resumed.rs"]
+mod resumed;
 
 /// Starts an executor, tells its process number, and waits to be killed.
 const PARENT_ARG: &str = "parent";
@@ -41,7 +44,7 @@ fn main() -> ExitCode {
     }
     let mut args = std::env::args().skip(1);
     match args.next().as_deref() {
-        Some(DRILL_ARG) => return drill(&args.next().unwrap_or_default()),
+        Some(drill::DRILL_ARG) => return drill::run(args),
         Some(PARENT_ARG) => return parent(),
         _ => {}
     }
@@ -55,6 +58,7 @@ fn main() -> ExitCode {
         test("results_do_not_wait_behind_a_long_task", results_do_not_wait_behind_a_long_task),
         test("dropping_a_run_kills_the_child", dropping_a_run_kills_the_child),
         test("a_pause_stops_the_deadline_too", a_pause_stops_the_deadline_too),
+        test("a_throttled_executor_keeps_to_its_share", a_throttled_executor_keeps_to_its_share),
         test("progress_can_be_seen", progress_can_be_seen),
         test("many_jobs_take_turns_in_one_child", many_jobs_take_turns_in_one_child),
         test("deep_recursion_does_not_kill_the_child", deep_recursion),
@@ -67,6 +71,23 @@ fn main() -> ExitCode {
             compiled::without_a_disk_modules_are_still_compiled,
         ),
         test("a_refusal_leaves_nothing_behind", compiled::a_refusal_leaves_nothing_behind),
+        test(
+            "an_interrupted_task_writes_what_it_would_have_written",
+            resumed::an_interrupted_task_writes_what_it_would_have_written,
+        ),
+        test(
+            "a_damaged_checkpoint_gives_way_to_the_one_before",
+            resumed::a_damaged_checkpoint_gives_way_to_the_one_before,
+        ),
+        test(
+            "a_task_that_fails_after_an_interruption_is_run_again",
+            resumed::a_task_that_fails_after_an_interruption_is_run_again,
+        ),
+        test(
+            "checkpoints_without_end_or_measure_do_no_harm",
+            resumed::checkpoints_without_end_or_measure_do_no_harm,
+        ),
+        test("a_sample_task_goes_on_where_it_was_killed", resumed::a_sample_task_goes_on_where_it_was_killed),
         test("what_is_not_a_module_is_refused", what_is_not_a_module_is_refused),
         test("a_missing_program_is_an_error", a_missing_program_is_an_error),
         test("a_program_that_does_not_greet_is_an_error", a_program_that_does_not_greet_is_an_error),
@@ -75,7 +96,11 @@ fn main() -> ExitCode {
         test("sample_tasks_give_their_known_answers", sample_tasks_give_their_known_answers),
         test("a_local_run_has_the_same_digests_each_time", local_runs_agree),
         Trial::test("nothing_gets_through_the_walls", || {
-            nothing_gets_through_the_walls();
+            drill::nothing_gets_through_the_walls();
+            Ok(())
+        }),
+        Trial::test("without_walls_the_same_attempts_work", || {
+            drill::without_walls_the_same_attempts_work();
             Ok(())
         }),
     ];
@@ -204,8 +229,12 @@ fn is_alive(pid: u32) -> bool {
 }
 
 fn kill(pid: u32) {
+    send(pid, Signal::KILL);
+}
+
+fn send(pid: u32, signal: Signal) {
     let raw = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw).expect("a process");
-    rustix::process::kill_process(raw, rustix::process::Signal::KILL).expect("own child");
+    rustix::process::kill_process(raw, signal).expect("own child");
 }
 
 async fn hello_comes_back() {
@@ -324,6 +353,64 @@ async fn a_pause_stops_the_deadline_too() {
     let (results, ()) = tokio::join!(run(&mut executor, &job, &["?"]), pause);
     assert_eq!(stdouts(results), ["Deadline"]);
     assert!(start.elapsed() > Duration::from_millis(2200), "{:?}", start.elapsed());
+}
+
+/// State and user time in ticks of a hundredth of a second, as the kernel tells them.
+fn process_stat(pid: u32) -> (char, u64) {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("a process");
+    let fields: Vec<&str> = stat.rsplit(") ").next().expect("fields").split(' ').collect();
+    (fields[0].chars().next().expect("a state"), fields[11].parse().expect("a number"))
+}
+
+async fn a_throttled_executor_keeps_to_its_share() {
+    const TICK: Duration = Duration::from_millis(10);
+    /// Enough to tell a quarter of the time from all of it.
+    const TICKS: u64 = 15;
+    let job = job(echo_or_hang(), limits()).await;
+    let (mut free, mut held) = (executor().await, executor().await);
+    let (free_control, control) = (free.control(), held.control());
+    let share = watch::Sender::new(CpuPercent::new(25).expect("valid"));
+    let place = Place { slot: 0, slots: 1, epoch: tokio::time::Instant::now() };
+    tokio::spawn(throttle(control.clone(), share.subscribe(), place));
+    let (sender, _results) = mpsc::channel(2);
+    let watched = async {
+        until("progress", || free_control.progress().is_some() && control.progress().is_some()).await;
+        let (free_pid, pid) = (free_control.pid().expect("a child"), control.pid().expect("a child"));
+        let (began, (_, ticks)) = (Instant::now(), process_stat(pid));
+        let (mut stopped, mut ran) = (0, 0);
+        until("some work", || {
+            assert_ne!(process_stat(free_pid).0, 'T', "the other one is let alone");
+            let (state, now) = process_stat(pid);
+            *(if state == 'T' { &mut stopped } else { &mut ran }) += 1;
+            now >= ticks + TICKS
+        })
+        .await;
+        // However busy the machine is, a process that is stopped gets nothing.
+        let most = began.elapsed().mul_f64(0.4) + 3 * TICK;
+        assert!(TICK * u32::try_from(TICKS).expect("small") < most, "{:?}", began.elapsed());
+        assert!(stopped > 0 && ran > 0, "stopped {stopped} times, not so {ran} times");
+
+        control.pause();
+        until("the stop", || process_stat(pid).0 == 'T').await;
+        let ticks = process_stat(pid).1;
+        let others = process_stat(free_pid).1 + TICKS;
+        until("the other one's work", || process_stat(free_pid).1 >= others).await;
+        let (state, now) = process_stat(pid);
+        // One of its threads may have been a moment behind the other.
+        assert!(
+            state == 'T' && now <= ticks + 1,
+            "the share does not end a pause: {state}, {now} of {ticks}"
+        );
+        control.resume();
+        until("more work", || process_stat(pid).1 > ticks).await;
+        share.send_replace(CpuPercent::ALL);
+    };
+    tokio::select! {
+        () = free.run(&job, vec![task("?")], sender.clone()) => panic!("it never ends"),
+        () = held.run(&job, vec![task("?")], sender) => panic!("it never ends"),
+        () = watched => {}
+    }
+    assert_eq!(control.activity(), Activity::Idle);
 }
 
 async fn progress_can_be_seen() {
@@ -468,12 +555,22 @@ fn parent() -> ExitCode {
 }
 
 async fn children_die_with_their_parent() {
+    for stopped in [false, true] {
+        a_child_dies_with_its_parent(stopped).await;
+    }
+}
+
+async fn a_child_dies_with_its_parent(stopped: bool) {
     let mut command = tokio::process::Command::new(exe());
     let command = command.arg(PARENT_ARG).stdout(Stdio::piped()).kill_on_drop(true);
     let mut parent = command.spawn().expect("a parent");
     let mut lines = tokio::io::BufReader::new(parent.stdout.take().expect("piped")).lines();
     let child: u32 = lines.next_line().await.expect("a line").expect("a line").parse().expect("a number");
     assert!(is_alive(child));
+    if stopped {
+        send(child, Signal::STOP);
+        until("the stop", || process_stat(child).0 == 'T').await;
+    }
     parent.kill().await.expect("killed");
     until("the end of the child", || !is_alive(child)).await;
 }
@@ -514,58 +611,4 @@ async fn sample_tasks_give_their_known_answers() {
         assert_eq!(execution.exit, Exit::Ok, "{:?}: {log}", task.args);
         assert_eq!(String::from_utf8_lossy(&execution.output.stdout), expected, "{:?}", task.args);
     }
-}
-
-/// Tries one thing that an escaped program would try, from behind the walls. Success means that it worked.
-fn drill(what: &str) -> ExitCode {
-    let walls = child::lock_down();
-    if !walls.has(Wall::Seccomp) && !walls.has(Wall::Landlock) {
-        return ExitCode::FAILURE;
-    }
-    let worked = match what {
-        "nothing" => true,
-        "read a file" => std::fs::read("/etc/hostname").or_else(|_| std::fs::read("/etc/passwd")).is_ok(),
-        "list a directory" => std::fs::read_dir("/").is_ok(),
-        "write a file" => std::fs::write(std::env::temp_dir().join("talka-drill"), "x").is_ok(),
-        "listen" => std::net::TcpListener::bind("127.0.0.1:0").is_ok(),
-        "connect" => std::net::UdpSocket::bind("127.0.0.1:0").is_ok(),
-        "start a program" => Command::new("/bin/true").status().is_ok_and(|status| status.success()),
-        "start a thread" => std::thread::Builder::new().spawn(|| ()).is_ok(),
-        "kill the parent" => {
-            let parent = rustix::process::getppid().expect("a parent");
-            rustix::process::test_kill_process(parent).is_ok()
-        }
-        "change the limits" => {
-            let none = rustix::process::Rlimit { current: None, maximum: None };
-            rustix::process::setrlimit(rustix::process::Resource::Nofile, none).is_ok()
-        }
-        _ => false,
-    };
-    if worked { ExitCode::SUCCESS } else { ExitCode::FAILURE }
-}
-
-fn nothing_gets_through_the_walls() {
-    let attempt = |what: &str| {
-        let mut command = Command::new(exe());
-        command.args([DRILL_ARG, what]).stdin(Stdio::null()).stderr(Stdio::null());
-        command.status().expect("a drill").success()
-    };
-    if !attempt("nothing") {
-        // A kernel without both: the doctor says so.
-        return;
-    }
-    let attempts = [
-        "read a file",
-        "list a directory",
-        "write a file",
-        "listen",
-        "connect",
-        "start a program",
-        "start a thread",
-        "kill the parent",
-        "change the limits",
-    ];
-    let escaped: Vec<_> = attempts.into_iter().filter(|what| attempt(what)).collect();
-    assert!(escaped.is_empty(), "{escaped:?}");
-    assert!(!Path::new(&std::env::temp_dir().join("talka-drill")).exists());
 }

@@ -120,7 +120,7 @@ fn event(session: SessionId, message: wire::WorkerMessage) -> Result<Event, Inva
             Ok(Event::Reports(session, reports.collect::<Result<_, _>>()?))
         }
         Some(Message::Reports(_)) => Err(InvalidMessage::new("reports", "too many in one message")),
-        Some(Message::Leaving(_)) => Ok(Event::Leaving(session)),
+        Some(Message::Leaving(leaving)) => Ok(Event::Leaving(session, attempt_ids(leaving.keeping))),
         Some(Message::Hello(_)) => Err(InvalidMessage::new("hello", "sent twice")),
         None => Err(InvalidMessage::new("message", "missing")),
     }

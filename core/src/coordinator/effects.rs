@@ -10,10 +10,14 @@ use std::{
 };
 
 use crate::{
-    ids::{AttemptId, InputDigest, JobId, LeaseId, PeerId, PeerNo, ResultDigest, SessionId, TaskId},
+    ids::{
+        AttemptId, InputDigest, JobId, LeaseId, OutcomeDigest, PeerId, PeerNo, ResultDigest, SessionId,
+        TaskId,
+    },
     job::{BlobRef, JobSpec, JobState, Submission},
     outcome::{Exit, NoResult, Output},
     quantities::{Credit, Fuel, Timestamp},
+    validation::Agreed,
 };
 
 /// The consequences of one or more events.
@@ -88,13 +92,11 @@ pub struct FetchOutput {
     /// Members of the quorum, each with its own encoding of the output (their logs may differ).
     pub sources: Vec<OutputSource>,
     /// What was agreed.
-    pub digest: ResultDigest,
-    /// Needed to check the digest, as are the next two.
+    pub agreed: Agreed,
+    /// Needed to check the digest of the outcome, as is the next one.
     pub input: InputDigest,
     /// See `input`.
     pub exit: Exit,
-    /// See `input`.
-    pub fuel: Fuel,
 }
 
 /// One member that holds an output.
@@ -238,14 +240,16 @@ pub struct PendingRow {
 pub enum PendingReport {
     /// The program ended.
     Execution {
-        /// What must agree.
-        digest: ResultDigest,
+        /// What must agree, but for the fuel.
+        outcome: OutcomeDigest,
         /// Part of the digest, see [`crate::digest`].
         input: InputDigest,
         /// How it ended.
         exit: Exit,
         /// Executed operators.
         fuel: Fuel,
+        /// Whether it went on from a checkpoint, so that its fuel is not to be compared.
+        resumed: bool,
         /// What it wrote.
         output: PendingOutput,
     },
@@ -258,7 +262,7 @@ pub enum PendingReport {
 pub enum PendingOutput {
     /// Here.
     Inline(Arc<Output>),
-    /// The same as that of an earlier report of this task with the same digest.
+    /// The same as that of an earlier report of this task with the same outcome.
     Repeated,
     /// Still with the worker.
     Remote(BlobRef),
@@ -290,7 +294,7 @@ pub enum TaskVerdict {
         digest: ResultDigest,
         /// How the program ended.
         exit: Exit,
-        /// Executed operators.
+        /// Executed operators: what the digest covers, or the smallest count of attempts that have all resumed.
         fuel: Fuel,
     },
     /// Too many different answers.

@@ -9,6 +9,7 @@ use super::{
     task::{AttemptState, Task},
 };
 use crate::{
+    digest::result_digest,
     ids::{JobId, PeerId, PeerNo, ResultDigest, TaskId},
     job::{JobState, Submission},
     outcome::NoResult,
@@ -182,9 +183,8 @@ impl Coordinator {
 
     fn explain_open(&self, job: JobId, quorum: u32, task: &Task) -> TaskView {
         let attempts = task.attempts.iter().map(|attempt| self.attempt_view(attempt)).collect();
-        let votes: Vec<_> = task.reported().map(|(_, reported)| reported.digest).collect();
         let live = task.live();
-        let state = match (live, votes.len()) {
+        let state = match (live, task.votes().count()) {
             (0, 0) => TaskState::Queued,
             (0, _) => TaskState::Validating,
             _ => TaskState::Running,
@@ -192,7 +192,7 @@ impl Coordinator {
         let waits_for = if task.collecting {
             "its output to be fetched from the workers that agreed on it".into()
         } else {
-            let more = match judge(quorum, votes.iter().copied()) {
+            let more = match judge(quorum, task.votes()) {
                 Verdict::Wait { more } => more,
                 Verdict::Agreed(_) => 0,
             };
@@ -229,7 +229,11 @@ impl Coordinator {
             AttemptState::Expired => ("expired", None, Fuel::default(), String::new()),
             AttemptState::Gone => ("gone", None, Fuel::default(), String::new()),
             AttemptState::Reported(reported) => {
-                ("reported", Some(reported.digest), reported.fuel, reported.exit.to_string())
+                let (fuel, resumed) = (reported.fuel, reported.resumed);
+                let digest = result_digest(reported.outcome, (!resumed).then_some(fuel));
+                let how = if resumed { ", resumed from a checkpoint" } else { "" };
+                let detail = format!("{}{how}", reported.exit);
+                ("reported", Some(digest), fuel, detail)
             }
             AttemptState::NoResult(reason) => {
                 ("no-result", None, Fuel::default(), NoResult::to_string(reason))

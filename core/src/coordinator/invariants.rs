@@ -46,8 +46,7 @@ impl Coordinator {
                         voters.push(attempt.peer);
                     }
                 }
-                let digests = task.reported().map(|(_, reported)| reported.digest);
-                match judge(job.quorum(), digests) {
+                match judge(job.quorum(), task.votes()) {
                     Verdict::Agreed(_) => assert!(task.collecting, "task {id}/{index}: agreed but open"),
                     Verdict::Wait { more } => {
                         let queued = usize::from(task.queued.is_some());

@@ -107,8 +107,7 @@ impl Job {
         if task.queued.is_some() || task.collecting {
             return false;
         }
-        let votes = task.reported().map(|(_, reported)| reported.digest);
-        let more = match crate::validation::judge(quorum, votes) {
+        let more = match crate::validation::judge(quorum, task.votes()) {
             crate::validation::Verdict::Agreed(_) => 0,
             crate::validation::Verdict::Wait { more } => more as usize,
         };

@@ -253,14 +253,22 @@ impl Coordinator {
         }
     }
 
-    /// A worker stops: it gives back what it has not reported.
-    pub fn on_leaving(&mut self, now: Timestamp, session: SessionId, fx: &mut Effects) {
+    /// A worker takes nothing more, because it stops or its owner wants a pause: it gives back what it has not
+    /// reported, except for what it still runs. It is asked again when it says that it has slots.
+    pub fn on_leaving(
+        &mut self,
+        now: Timestamp,
+        session: SessionId,
+        keeping: &[AttemptId],
+        fx: &mut Effects,
+    ) {
         let Some(no) = self.sessions.get(&session).copied() else { return };
         if let Some(worker) = self.workers.get_mut(&no) {
             worker.capacity.slots = 0;
         }
         self.hungry.remove(&no);
-        self.reconcile(now, no, &[], fx);
+        // What of it is not wanted any more the worker has been told, or is being told.
+        self.reconcile(now, no, keeping, fx);
         self.feed(now, fx);
     }
 

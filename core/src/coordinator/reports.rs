@@ -9,13 +9,13 @@ use super::{
     task::{Attempt, AttemptState, Reported, Task},
 };
 use crate::{
-    digest::result_digest,
-    ids::{AttemptId, InputDigest, PeerId, PeerNo, ResultDigest, SessionId, TaskId},
+    digest::outcome_digest,
+    ids::{AttemptId, InputDigest, OutcomeDigest, PeerId, PeerNo, SessionId, TaskId},
     job::{BlobRef, JobState},
     limits,
     outcome::{Exit, NoResult, Output},
     quantities::{Credit, Fuel, Timestamp},
-    validation::{self, Verdict},
+    validation::{self, Agreed, Verdict},
 };
 
 /// How one attempt ended, as its worker says.
@@ -40,6 +40,8 @@ pub enum ReportOutcome {
         exit: Exit,
         /// Executed operators.
         fuel: Fuel,
+        /// Whether it went on from a checkpoint, so that its fuel is not to be compared.
+        resumed: bool,
         /// What it wrote.
         output: ReportOutput,
     },
@@ -57,7 +59,7 @@ pub enum ReportOutput {
         /// What to fetch.
         blob: BlobRef,
         /// What it will digest to.
-        digest: ResultDigest,
+        digest: OutcomeDigest,
     },
 }
 
@@ -99,7 +101,7 @@ impl Coordinator {
         let bundle = job.submission.spec.bundle.hash;
         let output_max = job.submission.spec.limits.output;
         let Some(task) = job.open.get_mut(&id.task.index) else { return Receipt::Released };
-        let known = task.inline_digests();
+        let known = task.inline_outcomes();
         let Some(attempt) = task.attempt_mut(id.number).filter(|attempt| attempt.peer == peer) else {
             return Receipt::Released;
         };
@@ -113,25 +115,25 @@ impl Coordinator {
         }
         let (state, receipt) = match report.outcome {
             ReportOutcome::NoResult(reason) => (AttemptState::NoResult(reason), Receipt::Released),
-            ReportOutcome::Execution { input, exit, fuel, output } => match output {
+            ReportOutcome::Execution { input, exit, fuel, resumed, output } => match output {
                 ReportOutput::Inline(output)
                     if output.len() > output_max.get() + limits::TASK_STDERR_BYTES_MAX as u64 =>
                 {
                     (AttemptState::NoResult(NoResult::Internal), Receipt::Released)
                 }
                 ReportOutput::Inline(output) => {
-                    let digest = result_digest(bundle, input, exit, &output, fuel);
-                    let output = if known.contains(&digest) {
+                    let outcome = outcome_digest(bundle, input, exit, &output);
+                    let output = if known.contains(&outcome) {
                         PendingOutput::Repeated
                     } else {
                         PendingOutput::Inline(output)
                     };
-                    let reported = Reported { digest, input, exit, fuel, output };
+                    let reported = Reported { outcome, input, exit, fuel, resumed, output };
                     (AttemptState::Reported(reported), Receipt::Released)
                 }
                 ReportOutput::Remote { blob, digest } => {
                     let output = PendingOutput::Remote(blob);
-                    let reported = Reported { digest, input, exit, fuel, output };
+                    let reported = Reported { outcome: digest, input, exit, fuel, resumed, output };
                     (AttemptState::Reported(reported), Receipt::Recorded)
                 }
             },
@@ -166,14 +168,13 @@ impl Coordinator {
         let quorum = job.quorum();
         let Some(task) = job.open.get_mut(&id.index).filter(|task| !task.collecting) else { return };
         fx.changed.insert(id.job);
-        let votes = task.reported().map(|(_, reported)| reported.digest);
-        if let Verdict::Agreed(digest) = validation::judge(quorum, votes) {
-            if let Some(output) = task.inline_output(digest) {
-                self.accept(now, id, digest, FinalOutput::Inline(output), fx);
+        if let Verdict::Agreed(agreed) = validation::judge(quorum, task.votes()) {
+            if let Some(output) = task.inline_output(agreed.outcome) {
+                self.accept(now, id, agreed, FinalOutput::Inline(output), fx);
             } else {
                 task.collecting = true;
                 task.queued = None;
-                let fetch = fetch_of(&self.names, id, task, digest);
+                let fetch = fetch_of(&self.names, id, task, agreed);
                 fx.fetches.extend(fetch);
             }
             return;
@@ -182,9 +183,10 @@ impl Coordinator {
         let last = task.no_results().last();
         let reported = task.reported().count();
         if let Some(reason) = last.filter(|_| no_results >= limits::NO_RESULTS_MAX as usize) {
-            self.finalize(now, id, TaskVerdict::NoResult(reason), FinalOutput::Nothing, fx);
+            self.finalize(now, id, TaskVerdict::NoResult(reason), vec![], FinalOutput::Nothing, fx);
         } else if reported >= (quorum + limits::ATTEMPTS_BEYOND_QUORUM_MAX) as usize {
-            self.finalize(now, id, TaskVerdict::NoAgreement, FinalOutput::Nothing, fx);
+            // Nobody is known to be wrong, and nobody gets anything.
+            self.finalize(now, id, TaskVerdict::NoAgreement, vec![], FinalOutput::Nothing, fx);
         } else {
             self.work_arrived |= job.requeue(id.index, false);
         }
@@ -196,13 +198,13 @@ impl Coordinator {
         &mut self,
         now: Timestamp,
         id: TaskId,
-        digest: ResultDigest,
+        agreed: Agreed,
         blob: BlobRef,
         bad: &[u32],
         fx: &mut Effects,
     ) {
         self.discredit(id, bad, fx);
-        self.accept(now, id, digest, FinalOutput::Blob(blob), fx);
+        self.accept(now, id, agreed, FinalOutput::Blob(blob), fx);
         self.feed(now, fx);
     }
 
@@ -231,21 +233,14 @@ impl Coordinator {
         }
     }
 
-    fn accept(
-        &mut self,
-        now: Timestamp,
-        id: TaskId,
-        digest: ResultDigest,
-        output: FinalOutput,
-        fx: &mut Effects,
-    ) {
+    fn accept(&mut self, now: Timestamp, id: TaskId, agreed: Agreed, output: FinalOutput, fx: &mut Effects) {
         let task = self.jobs.get(&id.job).and_then(|job| job.open.get(&id.index));
         let Some(task) = task else { return };
-        let Some((_, reported)) = task.reported().find(|(_, reported)| reported.digest == digest) else {
-            return;
-        };
-        let verdict = TaskVerdict::Agreed { digest, exit: reported.exit, fuel: reported.fuel };
-        self.finalize(now, id, verdict, output, fx);
+        let Some((_, reported)) = members(task, agreed).next() else { return };
+        let fuel = agreed.fuel.unwrap_or_else(|| agreed.earned(task.votes()));
+        let verdict = TaskVerdict::Agreed { digest: agreed.digest(), exit: reported.exit, fuel };
+        let grants = grants(task, agreed);
+        self.finalize(now, id, verdict, grants, output, fx);
     }
 
     /// Makes a task final: its ledger entry, the credit of those who agreed, and word to everybody else.
@@ -254,12 +249,12 @@ impl Coordinator {
         now: Timestamp,
         id: TaskId,
         verdict: TaskVerdict,
+        grants: Vec<Grant>,
         output: FinalOutput,
         fx: &mut Effects,
     ) {
         let mut unwanted = BTreeMap::new();
         let Some(task) = self.drop_task(id, &mut unwanted, fx) else { return };
-        let grants = grants(&task, &verdict);
         let reports = task
             .attempts
             .iter()
@@ -297,35 +292,33 @@ impl Coordinator {
 }
 
 impl Task {
-    fn inline_digests(&self) -> Vec<ResultDigest> {
+    fn inline_outcomes(&self) -> Vec<OutcomeDigest> {
         let inline =
             self.reported().filter(|(_, reported)| matches!(reported.output, PendingOutput::Inline(_)));
-        inline.map(|(_, reported)| reported.digest).collect()
+        inline.map(|(_, reported)| reported.outcome).collect()
     }
 }
 
-/// Who voted, and what it earned: the fuel that the quorum agreed on, once per peer. Where nobody agreed,
-/// nobody is known to be wrong, and nobody gets anything.
-fn grants(task: &Task, verdict: &TaskVerdict) -> Vec<Grant> {
-    let TaskVerdict::Agreed { digest, fuel, .. } = verdict else { return vec![] };
+/// Attempts that voted for what was agreed on.
+fn members(task: &Task, agreed: Agreed) -> impl Iterator<Item = (&Attempt, &Reported)> {
+    task.reported().filter(move |(_, reported)| agreed.includes(reported.vote()))
+}
+
+/// Who voted, and what it earned, once per peer.
+fn grants(task: &Task, agreed: Agreed) -> Vec<Grant> {
+    let earned = agreed.earned(task.votes()).credit();
     let grant = |(attempt, reported): (&Attempt, &Reported)| {
-        let agreed = reported.digest == *digest;
-        let credit = if agreed { fuel.credit() } else { Credit::ZERO };
+        let agreed = agreed.includes(reported.vote());
+        let credit = if agreed { earned } else { Credit::ZERO };
         Grant { peer: attempt.peer, number: attempt.number, agreed, credit }
     };
     task.reported().map(grant).collect()
 }
 
 /// What has to be fetched before a task that was agreed on is final.
-pub(super) fn fetch_of(
-    names: &[PeerId],
-    id: TaskId,
-    task: &Task,
-    digest: ResultDigest,
-) -> Option<FetchOutput> {
-    let members = || task.reported().filter(|(_, reported)| reported.digest == digest);
-    let (_, first) = members().next()?;
-    let sources = members().filter_map(|(attempt, reported)| match &reported.output {
+pub(super) fn fetch_of(names: &[PeerId], id: TaskId, task: &Task, agreed: Agreed) -> Option<FetchOutput> {
+    let (_, first) = members(task, agreed).next()?;
+    let sources = members(task, agreed).filter_map(|(attempt, reported)| match &reported.output {
         PendingOutput::Remote(blob) => Some(OutputSource {
             number: attempt.number,
             peer: *names.get(attempt.peer.get() as usize)?,
@@ -333,12 +326,5 @@ pub(super) fn fetch_of(
         }),
         PendingOutput::Inline(_) | PendingOutput::Repeated => None,
     });
-    Some(FetchOutput {
-        task: id,
-        sources: sources.collect(),
-        digest,
-        input: first.input,
-        exit: first.exit,
-        fuel: first.fuel,
-    })
+    Some(FetchOutput { task: id, sources: sources.collect(), agreed, input: first.input, exit: first.exit })
 }

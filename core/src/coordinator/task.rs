@@ -7,9 +7,10 @@ use super::{
     effects::{PendingOutput, PendingReport},
 };
 use crate::{
-    ids::{InputDigest, LeaseId, PeerNo, ResultDigest},
+    ids::{InputDigest, LeaseId, OutcomeDigest, PeerNo},
     outcome::{Exit, NoResult, Output},
     quantities::Fuel,
+    validation::Vote,
 };
 
 /// A task that was leased at least once and is not final.
@@ -49,10 +50,11 @@ pub(super) enum AttemptState {
 /// What was reported.
 #[derive(Debug, Clone)]
 pub(super) struct Reported {
-    pub(super) digest: ResultDigest,
+    pub(super) outcome: OutcomeDigest,
     pub(super) input: InputDigest,
     pub(super) exit: Exit,
     pub(super) fuel: Fuel,
+    pub(super) resumed: bool,
     pub(super) output: PendingOutput,
 }
 
@@ -78,6 +80,11 @@ impl Task {
             AttemptState::Reported(reported) => Some((attempt, reported)),
             _ => None,
         })
+    }
+
+    /// What each attempt says that reported how the program ended.
+    pub(super) fn votes(&self) -> impl Iterator<Item = Vote> {
+        self.reported().map(|(_, reported)| reported.vote())
     }
 
     /// Attempts that may still bring a vote soon.
@@ -137,10 +144,10 @@ impl Task {
         self.attempts.iter().map(|attempt| attempt.number).max().unwrap_or(0) + 1
     }
 
-    /// The output of a digest, if this side has it already.
-    pub(super) fn inline_output(&self, digest: ResultDigest) -> Option<Arc<Output>> {
+    /// The output of an outcome, if this side has it already.
+    pub(super) fn inline_output(&self, outcome: OutcomeDigest) -> Option<Arc<Output>> {
         self.reported().find_map(|(_, reported)| match &reported.output {
-            PendingOutput::Inline(output) if reported.digest == digest => Some(output.clone()),
+            PendingOutput::Inline(output) if reported.outcome == outcome => Some(output.clone()),
             _ => None,
         })
     }
@@ -156,18 +163,23 @@ impl Task {
 }
 
 impl Reported {
+    /// What it says about the result.
+    pub(super) fn vote(&self) -> Vote {
+        Vote { outcome: self.outcome, fuel: self.fuel, resumed: self.resumed }
+    }
+
     /// As a row.
     pub(super) fn to_row(&self) -> PendingReport {
-        let Self { digest, input, exit, fuel, ref output } = *self;
-        PendingReport::Execution { digest, input, exit, fuel, output: output.clone() }
+        let Self { outcome, input, exit, fuel, resumed, ref output } = *self;
+        PendingReport::Execution { outcome, input, exit, fuel, resumed, output: output.clone() }
     }
 }
 
 impl From<PendingReport> for AttemptState {
     fn from(report: PendingReport) -> Self {
         match report {
-            PendingReport::Execution { digest, input, exit, fuel, output } => {
-                Self::Reported(Reported { digest, input, exit, fuel, output })
+            PendingReport::Execution { outcome, input, exit, fuel, resumed, output } => {
+                Self::Reported(Reported { outcome, input, exit, fuel, resumed, output })
             }
             PendingReport::NoResult(reason) => Self::NoResult(reason),
         }

@@ -6,6 +6,7 @@ mod grid;
 mod outputs;
 mod random;
 mod restart;
+mod resumed;
 mod store;
 mod votes;
 mod workers;

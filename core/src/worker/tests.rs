@@ -4,10 +4,10 @@ use std::{collections::BTreeMap, ops::Range, sync::Arc};
 
 use proptest::prelude::*;
 
-use super::{Assignment, Effects, Load, Start, Worker};
+use super::{Assignment, Effects, Load, Running, Start, Worker};
 use crate::{
     coordinator::{Report, ReportOutcome, ReportOutput},
-    ids::{AttemptId, BlobHash, InputDigest, JobId, ResultDigest, SlotNo, TaskId},
+    ids::{AttemptId, BlobHash, InputDigest, JobId, OutcomeDigest, SlotNo, TaskId},
     job::{BlobRef, tests::spec},
     limits,
     outcome::{Exit, NoResult, Output},
@@ -40,6 +40,7 @@ fn report(attempt: AttemptId, bytes: usize, wall_micros: u64) -> Report {
         input: InputDigest::new([7; 32]),
         exit: Exit::Ok,
         fuel: Fuel::new(1),
+        resumed: false,
         output: ReportOutput::Inline(Arc::new(output)),
     };
     Report { attempt, outcome, wall_micros }
@@ -49,7 +50,7 @@ fn large(attempt: AttemptId) -> Report {
     let mut report = report(attempt, 0, 1000);
     if let ReportOutcome::Execution { output, .. } = &mut report.outcome {
         let blob = BlobRef { hash: BlobHash::new([1; 32]), size: Bytes::mib(1) };
-        *output = ReportOutput::Remote { blob, digest: ResultDigest::new([1; 32]) };
+        *output = ReportOutput::Remote { blob, digest: OutcomeDigest::new([1; 32]) };
     }
     report
 }
@@ -590,6 +591,131 @@ fn draining_without_a_session_waits_for_nobody() {
 }
 
 #[test]
+fn a_paused_worker_keeps_what_runs_and_takes_nothing() {
+    let mut rig = Rig::ready(2);
+    rig.lease(0..10);
+    rig.worker.pause();
+    assert!(!rig.worker.takes_work());
+    assert_eq!(rig.worker.holding(), attempts(0..2), "what waits is given back");
+    rig.lease(10..12);
+    assert_eq!(rig.worker.holding(), attempts(0..2), "what was on its way is not taken");
+    // A slot may have finished in the moment of the pause.
+    rig.finish(0);
+    assert_eq!(rig.running(0), None);
+    assert_eq!(rig.sends(), [attempts(0..1)], "and is reported");
+    let running = Running { attempt: attempt(1), behind: 0 };
+    assert_eq!(rig.worker.slots().collect::<Vec<_>>(), [None, Some(running)]);
+
+    rig.act(Worker::resume);
+    rig.lease(12..13);
+    assert_eq!((rig.running(0), rig.running(1)), (Some(attempt(12)), Some(attempt(1))));
+}
+
+#[test]
+fn what_a_stopped_slot_gives_back_during_a_pause_runs_afterwards() {
+    let mut rig = Rig::ready(1);
+    rig.lease(0..4);
+    rig.finish(0);
+    assert_eq!(rig.batch(0), attempts(1..4));
+    rig.worker.pause();
+    rig.cancel(&attempts(1..2));
+    rig.stopped(0);
+    assert_eq!((rig.running(0), rig.worker.holding()), (None, vec![attempt(0), attempt(2), attempt(3)]));
+    rig.act(Worker::resume);
+    assert_eq!(rig.batch(0), attempts(2..4));
+}
+
+#[test]
+fn a_worker_that_finishes_does_not_start_anew_at_the_end_of_a_pause() {
+    let mut rig = Rig::ready(1);
+    rig.lease(0..3);
+    rig.worker.pause();
+    rig.worker.drain();
+    rig.act(Worker::resume);
+    rig.finish(0);
+    rig.lease(3..5);
+    assert_eq!((rig.running(0), rig.worker.takes_work()), (None, false));
+}
+
+#[test]
+fn outputs_that_may_be_fetched_are_known() {
+    let mut rig = Rig::ready(1);
+    rig.lease(0..1);
+    rig.finish_as(0, large(attempt(0)));
+    assert!(!rig.worker.keeps_outputs(), "its report comes first");
+    rig.settle(&attempts(0..1), &[]);
+    assert!(rig.worker.keeps_outputs());
+    rig.settle(&[], &attempts(0..1));
+    assert!(!rig.worker.keeps_outputs());
+}
+
+/// A worker that was started again and has checkpoints of these attempts.
+fn restored(indices: Range<u64>) -> Rig {
+    let mut worker = Worker::new(2);
+    for assignment in assignments(JOB, indices) {
+        worker.on_restored(&Arc::new(spec(1000, 1)), assignment);
+    }
+    Rig { worker, slots: BTreeMap::new(), sent: vec![], fx: Effects::default() }
+}
+
+#[test]
+fn what_has_a_checkpoint_is_held_over_a_restart_and_goes_on() {
+    let mut rig = restored(3..5);
+    assert_eq!(rig.worker.holding(), attempts(3..5));
+    assert_eq!(rig.fx.fetch, [], "without a coordinator nothing can be fetched");
+    rig.welcome(&[]);
+    assert_eq!(rig.fx.fetch, [JOB]);
+    rig.welcome(&[]);
+    assert_eq!(rig.fx.fetch, [], "once");
+    rig.lease(3..6);
+    rig.act(|worker, fx| worker.on_fetched(JOB, fx));
+    assert_eq!((rig.running(0), rig.running(1)), (Some(attempt(3)), Some(attempt(4))));
+    let done = rig.finish(0);
+    assert_eq!(rig.running(0), Some(attempt(5)), "a lease that is repeated runs once");
+    assert_eq!(rig.fx.spent, [], "it may be lost until it is settled");
+    rig.settle(&[done], &[]);
+    assert_eq!(rig.fx.spent, [done]);
+}
+
+#[test]
+fn checkpoints_of_what_nobody_wants_any_more_go() {
+    let mut rig = restored(3..5);
+    rig.welcome(&[attempt(3)]);
+    assert_eq!((rig.worker.holding(), &rig.fx.spent), (attempts(4..5), &attempts(3..4)));
+    rig.act(|worker, fx| worker.on_ended(JOB, fx));
+    assert_eq!((&rig.fx.spent, &rig.fx.forget), (&attempts(4..5), &vec![JOB]));
+
+    let mut rig = Rig::ready(1);
+    rig.lease(0..2);
+    rig.cancel(&attempts(0..1));
+    assert_eq!(rig.fx.spent, [], "it still runs, and may write one");
+    rig.stopped(0);
+    assert_eq!(rig.fx.spent, attempts(0..1));
+}
+
+#[test]
+fn a_checkpoint_outlives_a_process_that_died_but_not_a_deadline() {
+    for (reason, spent) in
+        [(NoResult::ChildDied, false), (NoResult::HostMemory, false), (NoResult::Deadline, true)]
+    {
+        let mut rig = Rig::ready(1);
+        rig.lease(0..1);
+        let outcome = ReportOutcome::NoResult(reason);
+        rig.finish_as(0, Report { attempt: attempt(0), outcome, wall_micros: 1 });
+        rig.settle(&attempts(0..1), &attempts(0..1));
+        assert_eq!(rig.fx.spent.len(), usize::from(spent), "{reason}");
+    }
+}
+
+#[test]
+fn what_is_unfinished_is_known() {
+    let mut rig = Rig::ready(1);
+    rig.lease(0..3);
+    rig.finish(0);
+    assert_eq!(rig.worker.unfinished().collect::<Vec<_>>(), attempts(1..3));
+}
+
+#[test]
 fn events_of_slots_that_do_not_exist_or_are_idle_are_ignored() {
     let mut rig = Rig::ready(1);
     for slot in [0, 9] {
@@ -615,6 +741,8 @@ enum Event {
     Release { held: usize },
     Cancel { held: usize },
     Ended(u64),
+    Pause,
+    Resume,
     Disconnect,
     Welcome { forgets: usize },
 }
@@ -632,6 +760,8 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
         2 => (0usize..9).prop_map(|held| Event::Release { held }),
         2 => (0usize..9).prop_map(|held| Event::Cancel { held }),
         1 => job.prop_map(Event::Ended),
+        1 => Just(Event::Pause),
+        2 => Just(Event::Resume),
         1 => Just(Event::Disconnect),
         2 => (0usize..9).prop_map(|forgets| Event::Welcome { forgets }),
     ];
@@ -675,6 +805,8 @@ fn apply(rig: &mut Rig, event: &Event, stopping: &mut Vec<SlotNo>) {
             }
         }
         Event::Ended(job) => rig.act(|worker, fx| worker.on_ended(JobId::new(job), fx)),
+        Event::Pause => rig.worker.pause(),
+        Event::Resume => rig.act(Worker::resume),
         Event::Disconnect => {
             rig.sent.clear();
             rig.worker.on_disconnected();
@@ -704,7 +836,8 @@ proptest! {
             prop_assert!(rig.sent.len() <= 4, "no more messages than the window: {:?}", rig.sent);
             prop_assert!(load.running <= 3 && (in_slots > 0) == (load.running > 0));
         }
-        // Blobs arrive, slots go on, and everything that is reported is settled.
+        // The owner lets it work, blobs arrive, slots go on, and everything that is reported is settled.
+        rig.act(Worker::resume);
         for job in 1..4 {
             rig.act(|worker, fx| worker.on_fetched(JobId::new(job), fx));
         }

@@ -185,7 +185,8 @@ impl Survey {
         let max = limits::MODULE_TABLE_ELEMENTS_MAX;
         over(Rule::TableElements, "elements of a table", self.largest_table, max, "use a smaller table");
         let max = limits::MODULE_DATA_SEGMENTS_MAX.into();
-        over(Rule::DataSegments, "data segments", self.data_segments, max, "build without -fdata-sections");
+        let remedy = "build without -fdata-sections, or move tables of constants into the job's --data files";
+        over(Rule::DataSegments, "data segments", self.data_segments, max, remedy);
         over(Rule::Globals, "globals", self.globals, limits::MODULE_GLOBALS_MAX.into(), smaller);
     }
 

@@ -22,7 +22,7 @@ fn each_rule_is_named() {
     let (max_tables, max_globals) =
         ("(table 0 funcref)".repeat(5), "(global i32 (i32.const 0))".repeat(10_001));
     let functions = "(func)".repeat(50_001);
-    let segments = r#"(data "")"#.repeat(20_001);
+    let segments = r#"(data "")"#.repeat(90_001);
     let body = format!("(func {})", "(drop (i64.const 0x7fffffffffffffff))".repeat(50_000));
     let locals = format!("(func (local {}))", "i32 ".repeat(10_001));
     let wasi = |name_and_type: &str| format!(r#"(import "wasi_snapshot_preview1" {name_and_type})"#);

@@ -10,6 +10,7 @@ use super::{
     cost, loops,
     module::Globals,
     nan::{self, Lane, Plan},
+    weight,
 };
 
 /// The quiet NaN without a payload: what is left of any NaN.
@@ -27,10 +28,10 @@ pub(super) struct Context<'m> {
 /// Writes `body` anew. Returns the number of settled values, too.
 pub(super) fn rewrite(body: &Body<'_>, context: &Context<'_>) -> Result<(Function, u64), RewriteError> {
     let mut plan = nan::plan(body, context.signatures)?;
+    let weight = weight::charged(body, &plan, context.signatures);
     if !context.options.settle_nans {
         plan.settle.fill(None);
     }
-    let calls = body.ops.iter().any(|op| context.signatures.leaves_module(&op.operator) == Some(false));
     let mut writer = Writer {
         body,
         context,
@@ -38,7 +39,7 @@ pub(super) fn rewrite(body: &Body<'_>, context: &Context<'_>) -> Result<(Functio
         code: Code::new(count(body.locals.len())),
         pending: cost::ENTRY,
         frames: Vec::new(),
-        weight: calls.then(|| weight(body, &plan)),
+        weight,
         plan,
     };
     writer.function()?;
@@ -47,11 +48,6 @@ pub(super) fn rewrite(body: &Body<'_>, context: &Context<'_>) -> Result<(Functio
         body.locals[params..].iter().map(|ty| ValType::try_from(*ty)).collect::<Result<Vec<_>, _>>()?;
     let settled = writer.plan.settle.iter().flatten().count() as u64;
     Ok((writer.code.finish(declared.into_iter()), settled))
-}
-
-/// Units of depth that a call of the function takes.
-fn weight(body: &Body<'_>, plan: &Plan) -> i32 {
-    i32::try_from(8 + body.locals.len() + plan.height).unwrap_or(i32::MAX)
 }
 
 /// A block around the current operator.
@@ -78,7 +74,7 @@ struct Writer<'w> {
     /// Cost of the current basic block that is not added to the count yet.
     pending: i64,
     frames: Vec<Frame>,
-    /// Units of depth that a call takes, if the function calls others.
+    /// Units of depth that a call takes, if it is not free.
     weight: Option<i32>,
 }
 
@@ -163,7 +159,10 @@ impl Writer<'_> {
             }
             _ => {
                 if let Some(bulk) = cost::bulk(operator) {
+                    self.add_pending();
                     self.add_length(bulk);
+                    // Without this, a stretch of code full of them would work for hours beyond the limit.
+                    self.hand_in_above(CHUNK);
                 }
                 self.copy(at);
             }

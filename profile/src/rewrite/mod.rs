@@ -32,8 +32,9 @@
 //!
 //! # Depth
 //!
-//! A function weighs 8 plus its parameters, its locals and the most operands that it has on the stack at once.
-//! Each function that calls others takes its weight from what its caller had left; one that calls none is free.
+//! A function weighs 8 plus its parameters, its locals and the most operands that it has on the stack at once, or
+//! more, if it is so long that an optimising engine could keep more than that in its frame (see `weight`). Each
+//! function that calls others takes its weight from what its caller had left; a short one that calls none is free.
 //!
 //! # What stays
 //!
@@ -48,6 +49,7 @@ mod function;
 mod loops;
 mod module;
 mod nan;
+mod weight;
 
 use talka_core::{limits, outcome::Limit, quantities::Fuel};
 

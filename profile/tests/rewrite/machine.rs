@@ -9,6 +9,9 @@ use wasmtime::{
     Val,
 };
 
+/// What the stand-in for a host function charges.
+pub(crate) const HOST_CALL: i64 = 1000;
+
 /// Fuel that no test uses up.
 pub(crate) const PLENTY: u64 = 1 << 50;
 
@@ -23,10 +26,12 @@ pub(crate) enum Compiler {
     Canonical,
     /// Another code generator, which goes through the module once.
     Winch,
+    /// An interpreter: bytecode, and float arithmetic in the host's own Rust.
+    Pulley,
 }
 
-pub(crate) const COMPILERS: [Compiler; 4] =
-    [Compiler::Speed, Compiler::None, Compiler::Canonical, Compiler::Winch];
+pub(crate) const COMPILERS: [Compiler; 5] =
+    [Compiler::Speed, Compiler::None, Compiler::Canonical, Compiler::Winch, Compiler::Pulley];
 
 /// How a run ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,6 +53,7 @@ pub(crate) struct End {
 
 /// An engine.
 pub(crate) struct Machine {
+    pub(crate) compiler: Compiler,
     engine: Engine,
     metered: bool,
 }
@@ -71,10 +77,11 @@ impl Machine {
             Compiler::None => config.cranelift_opt_level(OptLevel::None),
             Compiler::Canonical => config.cranelift_nan_canonicalization(true),
             Compiler::Winch => config.strategy(Strategy::Winch),
+            Compiler::Pulley => config.target("pulley64").expect("a feature of the engine"),
         };
         // Small modules by the thousand: reserving 4 GiB for each would be most of the work.
         config.memory_reservation(1 << 20).memory_guard_size(0);
-        Self { engine: Engine::new(&config).expect("an engine"), metered }
+        Self { compiler, engine: Engine::new(&config).expect("an engine"), metered }
     }
 
     /// Compiles; `None` for what this compiler does not know.
@@ -90,6 +97,24 @@ impl Machine {
 
     /// Runs a module. Its fuel is what it counted, or what the engine did.
     pub(crate) fn run(&self, module: &Module, fuel: u64) -> End {
+        self.run_and_look(module, fuel, |_, _| ()).0
+    }
+
+    /// Runs a module and returns the first `length` bytes of its memory, too.
+    pub(crate) fn run_for_bytes(&self, module: &Module, fuel: u64, length: usize) -> (End, Vec<u8>) {
+        let (end, bytes) = self.run_and_look(module, fuel, |store, instance| {
+            let memory = instance.get_memory(&mut *store, "memory").expect("a command");
+            memory.data(&store)[..length].to_vec()
+        });
+        (end, bytes.expect("a program that begins"))
+    }
+
+    fn run_and_look<T>(
+        &self,
+        module: &Module,
+        fuel: u64,
+        look: impl FnOnce(&mut Store<()>, &Instance) -> T,
+    ) -> (End, Option<T>) {
         let mut store = Store::new(&self.engine, ());
         let mut linker = Linker::new(&self.engine);
         let wasi = "wasi_snapshot_preview1";
@@ -99,10 +124,14 @@ impl Machine {
         // Stands for a host function that charges for its work.
         linker
             .func_wrap(wasi, "sched_yield", |mut caller: Caller<'_, ()>| {
-                let fuel = caller.get_export(FUEL_GLOBAL).and_then(wasmtime::Extern::into_global);
-                let fuel = fuel.expect("a rewritten module");
-                let left = fuel.get(&mut caller).unwrap_i64();
-                fuel.set(&mut caller, Val::I64(left - 1000)).expect("a mutable i64");
+                let own = caller.get_export(FUEL_GLOBAL).and_then(wasmtime::Extern::into_global);
+                if let Some(fuel) = own {
+                    let left = fuel.get(&mut caller).unwrap_i64();
+                    fuel.set(&mut caller, Val::I64(left - HOST_CALL)).expect("a mutable i64");
+                } else {
+                    let left = caller.get_fuel().expect("metered");
+                    caller.set_fuel(left.saturating_sub(HOST_CALL as u64)).expect("metered");
+                }
                 0i32
             })
             .expect("new");
@@ -111,7 +140,7 @@ impl Machine {
         }
         let instance = match linker.instantiate(&mut store, module) {
             Ok(instance) => instance,
-            Err(error) => return End { exit: exit(&error, None), fuel: 0, state: 0 },
+            Err(error) => return (End { exit: exit(&error, None), fuel: 0, state: 0 }, None),
         };
         let before = if self.metered { store.get_fuel().expect("metered") } else { fuel };
         set_fuel(&instance, &mut store, fuel);
@@ -126,7 +155,9 @@ impl Machine {
         };
         let limit = left.zip(depth).and_then(|(left, depth)| limit_hit(left, depth));
         let exit = result.map_or_else(|error| exit(&error, limit), |()| Exit::Returned);
-        End { exit, fuel: used, state: state(&instance, store.as_context_mut()) }
+        let state = state(&instance, store.as_context_mut());
+        let seen = look(&mut store, &instance);
+        (End { exit, fuel: used, state }, Some(seen))
     }
 }
 

@@ -11,6 +11,7 @@
 mod counts;
 mod depth;
 mod generated;
+mod kernels;
 mod machine;
 mod nans;
 mod program;

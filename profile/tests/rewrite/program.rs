@@ -12,6 +12,8 @@ use wasm_encoder::{
 const TYPES: [ValType; 5] = [ValType::I32, ValType::I64, ValType::F32, ValType::F64, ValType::V128];
 /// Functions of a program, the imported one not counted.
 const FUNCTIONS: usize = 3;
+/// Most operators with operands in one statement.
+const OPERATORS: usize = 16;
 /// Types `() -> ()`, `t -> t` for each of [`TYPES`], and then one for each function.
 const FUNCTION_TYPES: u32 = 1 + TYPES.len() as u32;
 /// Globals, by index: one of each type, and how often functions may still recurse.
@@ -139,6 +141,8 @@ struct Writer<'r> {
     labels: Vec<Option<ValType>>,
     /// Statements and operators that may still be written.
     budget: usize,
+    /// Operators that the current statement may still have: many statements, and not one of many operators.
+    operators: usize,
 }
 
 impl Writer<'_> {
@@ -159,9 +163,16 @@ impl Writer<'_> {
             code: Vec::new(),
             labels: Vec::new(),
             budget,
+            operators: 0,
         };
         while writer.budget > 0 {
             writer.statement();
+        }
+        if index.is_none() {
+            // What nobody calls proves nothing.
+            for callee in 0..signatures.len() {
+                writer.call_of(callee);
+            }
         }
         for ty in results {
             writer.expression(ty);
@@ -186,6 +197,7 @@ impl Writer<'_> {
             return;
         }
         self.budget -= 1;
+        self.operators = 1 + self.random.below(OPERATORS);
         match self.random.below(16) {
             0..=2 => self.store(),
             3..=5 => self.set_local(),
@@ -384,10 +396,11 @@ impl Writer<'_> {
 
     /// Leaves one value on the stack.
     fn expression(&mut self, ty: ValType) {
-        if self.budget == 0 {
+        if self.operators == 0 {
             return self.leaf(ty);
         }
-        self.budget -= 1;
+        self.operators -= 1;
+        self.budget = self.budget.saturating_sub(1);
         let result = BlockType::Result(ty);
         match self.random.below(24) {
             0..=5 => self.leaf(ty),

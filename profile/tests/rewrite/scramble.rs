@@ -1,7 +1,8 @@
-//! A CPU as awkward as WebAssembly allows, and more: every NaN that float arithmetic makes gets bits of its own.
+//! Programs turned into others: on a CPU as awkward as WebAssembly allows, and more, where every NaN that float
+//! arithmetic makes gets bits of its own; or with numbers that make NaNs.
 
 use wasm_encoder::{
-    CodeSection, Function, Ieee32, Ieee64, Instruction, Module, ValType,
+    CodeSection, Function, Ieee32, Ieee64, Instruction, Module, RawSection, ValType,
     reencode::{Error, Reencode, RoundtripReencoder, utils},
 };
 use wasmparser::{CompositeInnerType, Operator, Parser, Payload};
@@ -166,4 +167,66 @@ fn makes_nan(operator: &Operator<'_>) -> Option<Lanes> {
         | O::F64x2PromoteLowF32x4 => Lanes::F64x2,
         _ => return None,
     })
+}
+
+/// The same program with numbers of which arithmetic makes NaNs, and with other operators in place of those that set
+/// a sign: of a NaN, too, and there the profile and an engine that makes every NaN canonical at once come to
+/// different bits, each of them everywhere.
+pub(crate) fn rich_in_nans(wasm: &[u8]) -> Vec<u8> {
+    let mut module = Module::new();
+    NanRich::default().parse_core_module(&mut module, Parser::new(0), wasm).expect("valid");
+    module.finish()
+}
+
+#[derive(Default)]
+struct NanRich {
+    numbers: usize,
+}
+
+impl NanRich {
+    fn number(&mut self) -> f64 {
+        const NUMBERS: [f64; 7] = [0.0, f64::INFINITY, -1.0, f64::NEG_INFINITY, -0.0, f64::INFINITY, 1e300];
+        self.numbers += 1;
+        NUMBERS[self.numbers % NUMBERS.len()]
+    }
+}
+
+impl Reencode for NanRich {
+    type Error = std::convert::Infallible;
+
+    fn instruction<'a>(&mut self, operator: Operator<'a>) -> Result<Instruction<'a>, Error> {
+        Ok(match operator {
+            Operator::F32Const { .. } => Instruction::F32Const((self.number() as f32).into()),
+            Operator::F64Const { .. } => Instruction::F64Const(self.number().into()),
+            Operator::V128Const { .. } if self.numbers.is_multiple_of(2) => {
+                let lanes = [self.number(), self.number()].map(|number| u128::from(number.to_bits()));
+                Instruction::V128Const((lanes[0] << 64 | lanes[1]).cast_signed())
+            }
+            Operator::V128Const { .. } => {
+                let lane = u128::from((self.number() as f32).to_bits());
+                Instruction::V128Const((lane * 0x1_0000_0001_0000_0001_0000_0001).cast_signed())
+            }
+            Operator::F32Neg => Instruction::F32Abs,
+            Operator::F64Neg => Instruction::F64Abs,
+            Operator::F32x4Neg => Instruction::F32x4Abs,
+            Operator::F64x2Neg => Instruction::F64x2Abs,
+            Operator::F32Copysign => Instruction::F32Sub,
+            Operator::F64Copysign => Instruction::F64Sub,
+            other => utils::instruction(self, other)?,
+        })
+    }
+}
+
+/// The same program without the function that runs before `_start`.
+pub(crate) fn without_start_section(wasm: &[u8]) -> Vec<u8> {
+    let mut module = Module::new();
+    for payload in Parser::new(0).parse_all(wasm) {
+        let payload = payload.expect("valid");
+        if let Some((id, range)) = payload.as_section()
+            && !matches!(payload, Payload::StartSection { .. })
+        {
+            module.section(&RawSection { id, data: &wasm[range] });
+        }
+    }
+    module.finish()
 }

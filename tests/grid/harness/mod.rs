@@ -65,16 +65,19 @@ impl Grid {
 
     /// One more worker. It stops when the value goes away.
     pub(crate) fn start_worker(&mut self) -> Server {
-        self.workers += 1;
-        self.start_worker_again(self.workers)
+        let dir = self.worker_dir();
+        self.worker_in(dir, self.workers)
     }
 
-    /// The worker with this number, counted from 1, on what it left on the disk.
-    pub(crate) fn start_worker_again(&self, number: usize) -> Server {
-        let name = format!("worker-{number}");
+    /// A worker that has ended, once more.
+    pub(crate) fn restart_worker(&self, number: usize) -> Server {
+        self.worker_in(self.path(&format!("worker-{number}")), number)
+    }
+
+    fn worker_in(&self, dir: PathBuf, number: usize) -> Server {
         let args = ["worker", "start", "--cpus", "1", "--bind", "127.0.0.1:0", "--ticket", &self.ticket];
-        let talka = self.talka(args).arg("--data-dir").arg(self.path(&name));
-        Server::start(talka, &name)
+        let talka = self.talka(args).arg("--data-dir").arg(dir);
+        Server::start(talka, &format!("worker-{number}"))
     }
 
     /// One more worker, which lies about every result.

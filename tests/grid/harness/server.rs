@@ -90,6 +90,12 @@ impl Server {
     pub(crate) fn stop(&mut self) -> ExitStatus {
         let pid = i32::try_from(self.guard.0.id()).ok().and_then(Pid::from_raw).expect("a process id");
         kill_process(pid, Signal::TERM).expect("a running process");
+        self.ends()
+    }
+
+    /// Waits until it has ended by itself.
+    #[track_caller]
+    pub(crate) fn ends(&mut self) -> ExitStatus {
         let child = &mut self.guard.0;
         until(&format!("{} to stop", self.name), LONG, || child.try_wait().expect("a child"))
     }

@@ -1,4 +1,8 @@
-//! A hand on a running executor: pause it, see how far it is.
+//! A hand on a running executor: stop it where it is, let it go on, see how far it is.
+//!
+//! There may be several reasons to stop an executor, and it is stopped while there is any: its owner wants a pause, or
+//! the slot has had its share of the processor for now. Each reason comes and goes by itself,
+//! so that the end of a pause does not undo a throttle, nor a throttle a pause.
 
 use std::{
     sync::{
@@ -9,7 +13,6 @@ use std::{
 };
 
 use rustix::process::Signal;
-use talka_core::limits;
 use tokio::{sync::watch, time::Instant};
 
 /// The number of a process.
@@ -29,12 +32,74 @@ impl Pid {
 /// Millionths that mean "the program has not said".
 const UNKNOWN: u32 = u32::MAX;
 
+/// What an executor does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Activity {
+    /// It has no task.
+    Idle,
+    /// It runs one.
+    Running,
+    /// It has one and is stopped for a moment, to keep to its share.
+    Throttled,
+    /// It has one and is stopped by its owner.
+    Paused,
+}
+
+/// Why an executor is stopped, whether it has a task, and for how long it was not stopped.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Stops {
+    paused: bool,
+    throttled: bool,
+    busy: bool,
+    ran: Stopwatch,
+    unpaused: Stopwatch,
+}
+
+impl Stops {
+    fn is_stopped(self) -> bool {
+        self.paused || self.throttled
+    }
+
+    /// Whether there is something to throttle.
+    pub(super) fn wants_throttle(self) -> bool {
+        self.busy && !self.paused
+    }
+
+    /// Whether it may run now, and for how long it might by now.
+    pub(super) fn ran(self) -> (bool, Duration) {
+        (!self.is_stopped(), self.ran.read(Instant::now()))
+    }
+}
+
+/// Time spent in one state.
+#[derive(Debug, Clone, Copy)]
+struct Stopwatch {
+    before: Duration,
+    since: Option<Instant>,
+}
+
+impl Stopwatch {
+    fn started(now: Instant) -> Self {
+        Self { before: Duration::ZERO, since: Some(now) }
+    }
+
+    fn set(&mut self, now: Instant, runs: bool) {
+        self.before = self.read(now);
+        self.since = runs.then_some(now);
+    }
+
+    fn read(self, now: Instant) -> Duration {
+        self.before + self.since.map_or(Duration::ZERO, |since| now - since)
+    }
+}
+
 #[derive(Debug)]
 struct Shared {
     /// Only while the child exists: its number may be another process' afterwards.
     pid: Mutex<Option<Pid>>,
     progress_ppm: AtomicU32,
-    paused: watch::Sender<bool>,
+    /// Changed under the lock of `pid` only, so that signals and flags agree.
+    stops: watch::Sender<Stops>,
 }
 
 /// Controls one executor, from anywhere. Cheap to clone.
@@ -43,27 +108,49 @@ pub struct Control(Arc<Shared>);
 
 impl Control {
     pub(super) fn new() -> Self {
+        let now = Stopwatch::started(Instant::now());
+        let stops = Stops { paused: false, throttled: false, busy: false, ran: now, unpaused: now };
         Self(Arc::new(Shared {
             pid: Mutex::new(None),
             progress_ppm: AtomicU32::new(UNKNOWN),
-            paused: watch::Sender::new(false),
+            stops: watch::Sender::new(stops),
         }))
     }
 
     /// Stops the child where it is, within a moment and without losing anything. Its memory stays. The
     /// deadline of the running task stands still. Also holds for children that are started later.
     pub fn pause(&self) {
-        self.set_paused(true);
+        self.change(|stops| stops.paused = true);
     }
 
-    /// Lets the child go on.
+    /// Ends a pause.
     pub fn resume(&self) {
-        self.set_paused(false);
+        self.change(|stops| stops.paused = false);
     }
 
-    /// Whether it is paused.
+    /// Whether its owner has paused it.
     pub fn is_paused(&self) -> bool {
-        *self.0.paused.borrow()
+        self.0.stops.borrow().paused
+    }
+
+    /// Stops the child, or lets it go on, to keep it to its share. Without a task there is nothing to throttle.
+    pub fn throttle(&self, stop: bool) {
+        self.change(|stops| stops.throttled = stop);
+    }
+
+    /// What it does.
+    pub fn activity(&self) -> Activity {
+        match *self.0.stops.borrow() {
+            Stops { busy: false, .. } => Activity::Idle,
+            Stops { paused: true, .. } => Activity::Paused,
+            Stops { throttled: true, .. } => Activity::Throttled,
+            _ => Activity::Running,
+        }
+    }
+
+    /// Time since this executor exists, without pauses. Throttling counts: it is how fast this executor is.
+    pub fn unpaused(&self) -> Duration {
+        self.0.stops.borrow().unpaused.read(Instant::now())
     }
 
     /// How far the running task says that it is, 0 to 1.
@@ -79,6 +166,10 @@ impl Control {
         self.lock().map(Pid::get)
     }
 
+    pub(super) fn stops(&self) -> watch::Receiver<Stops> {
+        self.0.stops.subscribe()
+    }
+
     pub(super) fn set_progress(&self, ppm: Option<u32>) {
         self.0.progress_ppm.store(ppm.map_or(UNKNOWN, |ppm| ppm.min(1_000_000)), Ordering::Relaxed);
     }
@@ -87,19 +178,37 @@ impl Control {
     pub(super) fn attach(&self, pid: Pid) -> Attached {
         let mut current = self.lock();
         *current = Some(pid);
-        if self.is_paused() {
+        if self.0.stops.borrow().is_stopped() {
             signal(pid, Signal::STOP);
         }
         Attached(self.clone())
     }
 
-    fn set_paused(&self, paused: bool) {
-        // Under the lock, so that the signal and the flag agree.
+    /// Notes that the child has tasks, until the guard is dropped.
+    pub(super) fn busy(&self) -> Busy {
+        self.change(|stops| stops.busy = true);
+        Busy(self.clone())
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Stops)) {
         let pid = self.lock();
-        self.0.paused.send_replace(paused);
-        if let Some(pid) = *pid {
-            signal(pid, if paused { Signal::STOP } else { Signal::CONT });
-        }
+        self.0.stops.send_if_modified(|stops| {
+            let before = *stops;
+            change(stops);
+            stops.throttled &= stops.busy;
+            let now = Instant::now();
+            if stops.is_stopped() != before.is_stopped() {
+                stops.ran.set(now, !stops.is_stopped());
+                if let Some(pid) = *pid {
+                    signal(pid, if stops.is_stopped() { Signal::STOP } else { Signal::CONT });
+                }
+            }
+            if stops.paused != before.paused {
+                stops.unpaused.set(now, !stops.paused);
+            }
+            let flags = |stops: Stops| (stops.paused, stops.throttled, stops.busy);
+            flags(*stops) != flags(before)
+        });
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Pid>> {
@@ -118,6 +227,12 @@ fn signal(pid: Pid, signal: Signal) {
 #[derive(Debug)]
 pub(super) struct Attached(Control);
 
+impl Attached {
+    pub(super) fn control(&self) -> &Control {
+        &self.0
+    }
+}
+
 impl Drop for Attached {
     fn drop(&mut self) {
         *self.0.lock() = None;
@@ -125,58 +240,13 @@ impl Drop for Attached {
     }
 }
 
-/// A deadline that stands still while the child is paused.
+/// A child that has tasks.
 #[derive(Debug)]
-pub(super) struct Deadline {
-    allowed: Duration,
-    at: Instant,
-    paused_since: Option<Instant>,
-    paused: watch::Receiver<bool>,
-}
+pub(super) struct Busy(Control);
 
-impl Deadline {
-    pub(super) fn new(control: &Control, allowed: Duration) -> Self {
-        // So that no sum overflows, whoever made the job.
-        let allowed = allowed.min(limits::TASK_DEADLINE_MAX);
-        let mut paused = control.0.paused.subscribe();
-        let paused_since = paused.borrow_and_update().then(Instant::now);
-        Self { allowed, at: Instant::now() + allowed, paused_since, paused }
-    }
-
-    /// Starts again from now.
-    pub(super) fn restart(&mut self) {
-        self.at = Instant::now() + self.allowed;
-        self.paused_since = self.paused_since.map(|_| Instant::now());
-    }
-
-    /// Whether it has passed.
-    pub(super) fn is_over(&self) -> bool {
-        self.paused_since.is_none() && Instant::now() >= self.at
-    }
-
-    /// Waits until it has passed.
-    pub(super) async fn passed(&mut self) {
-        loop {
-            let running = self.paused_since.is_none();
-            tokio::select! {
-                () = tokio::time::sleep_until(self.at), if running => return,
-                changed = self.paused.changed() => {
-                    let paused = *self.paused.borrow_and_update();
-                    match (self.paused_since, paused) {
-                        (None, true) => self.paused_since = Some(Instant::now()),
-                        (Some(since), false) => {
-                            self.at += since.elapsed();
-                            self.paused_since = None;
-                        }
-                        _ => {}
-                    }
-                    if changed.is_err() {
-                        // Nobody can pause any more; the sender lives in the executor, so this can't be.
-                        std::future::pending::<()>().await;
-                    }
-                }
-            }
-        }
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.change(|stops| stops.busy = false);
     }
 }
 
@@ -184,31 +254,49 @@ impl Deadline {
 mod tests {
     use super::*;
 
-    const ALLOWED: Duration = Duration::from_millis(40);
-    const PAUSE: Duration = Duration::from_millis(100);
-
-    /// How long a deadline lasts that is paused after `run`.
-    async fn lasts(run: Duration) -> Duration {
+    #[test]
+    fn an_executor_is_stopped_while_there_is_any_reason() {
         let control = Control::new();
-        if run.is_zero() {
-            control.pause();
-        }
-        let start = Instant::now();
-        let mut deadline = Deadline::new(&control, ALLOWED);
-        let script = async {
-            tokio::time::sleep(run).await;
-            control.pause();
-            tokio::time::sleep(PAUSE).await;
-            control.resume();
-        };
-        tokio::join!(deadline.passed(), script);
-        start.elapsed()
+        let is_stopped = || control.0.stops.borrow().is_stopped();
+        control.throttle(true);
+        assert!(!is_stopped(), "without a task there is nothing to throttle");
+        assert_eq!(control.activity(), Activity::Idle);
+
+        let busy = control.busy();
+        assert_eq!((is_stopped(), control.activity()), (false, Activity::Running));
+        control.throttle(true);
+        assert_eq!((is_stopped(), control.activity()), (true, Activity::Throttled));
+        control.pause();
+        assert_eq!((is_stopped(), control.activity()), (true, Activity::Paused));
+        control.throttle(false);
+        assert_eq!((is_stopped(), control.activity()), (true, Activity::Paused), "the owner's word stands");
+        control.throttle(true);
+        control.resume();
+        assert_eq!((is_stopped(), control.activity()), (true, Activity::Throttled), "the share, too");
+
+        drop(busy);
+        assert_eq!((is_stopped(), control.activity()), (false, Activity::Idle));
+        control.pause();
+        assert_eq!((is_stopped(), control.activity()), (true, Activity::Idle));
     }
 
-    #[tokio::test]
-    async fn a_deadline_stands_still_while_paused() {
-        for run in [Duration::ZERO, ALLOWED / 4] {
-            assert!(lasts(run).await >= ALLOWED + PAUSE, "{run:?}");
+    #[tokio::test(start_paused = true)]
+    async fn time_is_counted_as_what_it_was() {
+        const STEP: Duration = Duration::from_secs(1);
+        let control = Control::new();
+        let _busy = control.busy();
+        let steps: [(fn(&Control), [u64; 2]); 5] = [
+            (|_| (), [1, 1]),
+            (|control| control.throttle(true), [1, 2]),
+            (Control::pause, [1, 2]),
+            (|control| control.throttle(false), [1, 2]),
+            (Control::resume, [2, 3]),
+        ];
+        for (number, (step, [ran, unpaused])) in steps.into_iter().enumerate() {
+            step(&control);
+            tokio::time::advance(STEP).await;
+            let counted = (control.0.stops.borrow().ran().1.as_secs(), control.unpaused().as_secs());
+            assert_eq!(counted, (ran, unpaused), "after step {number}");
         }
     }
 }

@@ -3,8 +3,6 @@
 //! Two engines, same code: the compile process has one that only compiles, the executor has one that only
 //! loads what that one made. Both are set so that everything which two machines might disagree on is off.
 
-use std::collections::BTreeMap;
-
 use bytes::Bytes;
 use talka_core::{
     ids::BlobHash,
@@ -19,11 +17,11 @@ use wasmtime::{
 };
 
 use super::{
-    host::{Growth, Host, OnProgress},
+    host::{Budget, Growth, Hooks, Host, OnProgress},
     job::TaskInput,
     meter::{self, Counters},
     wasi,
-    world::{Fault, Setting, World},
+    world::{Fault, Setting, Snapshot, World},
 };
 
 mod class;
@@ -172,7 +170,7 @@ impl Runner {
         self.linker.instantiate_pre(&module).map(Loaded).map_err(|error| refused(&error))
     }
 
-    /// Runs one task in a fresh instance.
+    /// Runs one task in a fresh instance, from its beginning.
     pub(super) fn execute(
         &self,
         program: &Loaded,
@@ -180,31 +178,57 @@ impl Runner {
         task: TaskInput,
         on_progress: OnProgress,
     ) -> Result<Execution, NoResult> {
+        self.execute_from(None, program, surroundings, task, Hooks { on_progress, on_checkpoint: None })
+    }
+
+    /// The same from a snapshot, if it is one that fits; otherwise from the beginning.
+    pub(super) fn execute_from(
+        &self,
+        snapshot: Option<&[u8]>,
+        program: &Loaded,
+        surroundings: Surroundings<'_>,
+        task: TaskInput,
+        hooks: Hooks,
+    ) -> Result<Execution, NoResult> {
         let Surroundings { datasets, limits, seed, clock_secs } = surroundings;
-        let world = World::new(Setting {
+        let setting = Setting {
             args: task.args,
             env: task.env,
             stdin: task.stdin,
             datasets,
-            checkpoint: BTreeMap::new(),
             seed,
             index: task.index,
             clock_secs,
             output_bytes: limits.output.get(),
-        })
-        .map_err(|_| NoResult::Internal)?;
+        };
+        let restored = snapshot.and_then(|snapshot| restored(&setting, limits.fuel, snapshot));
+        let resumed = restored.is_some();
+        let (world, before) = match restored {
+            Some(restored) => restored,
+            None => (World::new(setting).map_err(|_| NoResult::Internal)?, Fuel::default()),
+        };
         let growth = Growth::new(limits.memory.get());
-        let host = Host { world, memory: None, counters: None, growth, on_progress };
+        let budget = Budget::new(limits.fuel, before);
+        let Hooks { on_progress, on_checkpoint } = hooks;
+        let host = Host { world, memory: None, counters: None, growth, budget, on_progress, on_checkpoint };
         let mut store = Store::new(&self.engine, host);
         store.limiter(|host| &mut host.growth);
         if self.engine_counts {
             store.set_fuel(u64::MAX).map_err(|_| NoResult::Internal)?;
         }
-        let exit = start(&mut store, program, limits.fuel)?;
-        let fuel = meter::spent(&mut store, limits.fuel);
-        let remains = store.into_data().world.finish();
-        Ok(Execution { exit, output: remains.output, fuel })
+        let exit = start(&mut store, program, budget.left)?;
+        let fuel = budget.used(meter::spent(&mut store, budget.left));
+        Ok(Execution { exit, output: store.into_data().world.finish(), fuel, resumed })
     }
+}
+
+/// The world of a snapshot and the fuel that was used in it. `None` when it does not fit the task.
+fn restored(setting: &Setting<'_>, limit: Fuel, snapshot: &[u8]) -> Option<(World, Fuel)> {
+    let snapshot = Snapshot::decode(snapshot).filter(|snapshot| snapshot.fuel <= limit)?;
+    let fuel = snapshot.fuel;
+    let mut world = World::new(setting.clone()).ok()?;
+    world.restore(snapshot).ok()?;
+    Some((world, fuel))
 }
 
 /// Instantiates the program, which runs none of its code, and calls `_start`.

@@ -14,14 +14,17 @@ use talka_core::{
     limits,
     outcome::{Execution, Exit, NoResult, Output},
 };
-use tokio::{io::AsyncWriteExt as _, process::ChildStdin, sync::mpsc, time::timeout};
+use tokio::{io::AsyncWriteExt as _, process::ChildStdin, sync::mpsc};
 
 use super::{
     child::frame::{self, Ended, Frame, FromExecutor, ToExecutor},
-    control::{Attached, Control, Deadline},
+    control::{Attached, Control},
+    deadline::Deadline,
     job::{JobWorld, TaskInput},
     process::{ChildProcess, Role, Stdout},
+    saving::{Saving, load},
 };
+use crate::checkpoints::Keep;
 
 /// What an executor needs to know.
 #[derive(Debug, Clone)]
@@ -54,7 +57,7 @@ pub struct Executor {
 #[derive(Debug)]
 struct Warm {
     // First, so that it is dropped before the child is: its number is free for others afterwards.
-    _attached: Attached,
+    attached: Attached,
     process: ChildProcess,
     /// Least recently used first.
     jobs: VecDeque<LoadedJob>,
@@ -84,8 +87,8 @@ struct Given {
 struct Failed {
     /// Results that had come before.
     done: usize,
-    /// What that is for the next task.
-    reason: NoResult,
+    /// What that is for the next task. None if the task is to be run again, from its beginning.
+    reason: Option<NoResult>,
 }
 
 /// Nobody wants the results any more.
@@ -124,6 +127,20 @@ impl Executor {
         tasks: Vec<TaskInput>,
         results: mpsc::Sender<TaskResult>,
     ) {
+        self.run_kept(job, tasks, &[], results).await;
+    }
+
+    /// The same with checkpoints, for the tasks at whose position in `keeps` it says where they are. A task that has one
+    /// goes on from there; the result is the same but for its fuel. One that then fails is run again from its
+    /// beginning before anything is said: an honest worker does not vouch for a failure that the interruption may
+    /// have caused.
+    pub async fn run_kept(
+        &mut self,
+        job: &Arc<JobWorld>,
+        tasks: Vec<TaskInput>,
+        keeps: &[Option<Keep>],
+        results: mpsc::Sender<TaskResult>,
+    ) {
         let mut first = 0;
         while first < tasks.len() {
             let Given { mut child, number, is_new } = match self.child_with(job).await {
@@ -138,7 +155,7 @@ impl Executor {
                     return;
                 }
             };
-            let batch = Batch { job, number, tasks: &tasks, first, results: &results };
+            let batch = Batch { job, number, tasks: &tasks, keeps, first, results: &results };
             let failed = match batch.run(&mut child, &self.control).await {
                 Ok(Err(failed)) => failed,
                 Ok(Ok(())) => {
@@ -147,14 +164,23 @@ impl Executor {
                 }
                 Err(Unwanted) => return,
             };
-            tracing::info!(reason = %failed.reason, "an executor is replaced");
             drop(child);
-            if failed == (Failed { done: 0, reason: NoResult::ChildDied }) && !is_new {
+            let Failed { done, reason } = failed;
+            let Some(reason) = reason else {
+                first += done;
+                tracing::info!("a task that was resumed has failed and is run again from its beginning");
+                if let Some(Some(keep)) = keeps.get(first) {
+                    keep.remove().await;
+                }
+                continue;
+            };
+            tracing::info!(%reason, "an executor is replaced");
+            if (done, reason) == (0, NoResult::ChildDied) && !is_new {
                 // It may have died while it had nothing to do, which is not the task's fault.
                 continue;
             }
-            first += failed.done;
-            if results.send((first, Err(failed.reason))).await.is_err() {
+            first += done;
+            if results.send((first, Err(reason))).await.is_err() {
                 return;
             }
             first += 1;
@@ -164,7 +190,7 @@ impl Executor {
     async fn start(&self) -> io::Result<Warm> {
         let (process, _) = ChildProcess::spawn(&self.config.exe, Role::Executor).await?;
         let attached = self.control.attach(process.pid);
-        Ok(Warm { _attached: attached, process, jobs: VecDeque::new(), next_task: 0 })
+        Ok(Warm { attached, process, jobs: VecDeque::new(), next_task: 0 })
     }
 
     /// A child that has the job. It is taken out of `self`, so that it dies if the caller is dropped.
@@ -217,7 +243,12 @@ impl Warm {
             frame::encode_head(&mut heads, &last, 0)?;
             stdin.write_all(&heads).await
         };
-        timeout(SEND_JOB_TIMEOUT, send).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+        // Who is paused takes nothing, and that is no fault.
+        let mut deadline = Deadline::new(self.attached.control(), SEND_JOB_TIMEOUT);
+        tokio::select! {
+            sent = send => sent?,
+            () = deadline.passed() => return Err(io::ErrorKind::TimedOut.into()),
+        }
         self.jobs.push_back(LoadedJob { number, world: Arc::downgrade(job), bytes });
         Ok(number)
     }
@@ -233,6 +264,7 @@ struct Batch<'a> {
     job: &'a Arc<JobWorld>,
     number: u64,
     tasks: &'a [TaskInput],
+    keeps: &'a [Option<Keep>],
     first: usize,
     results: &'a mpsc::Sender<TaskResult>,
 }
@@ -240,6 +272,7 @@ struct Batch<'a> {
 impl Batch<'_> {
     /// Writes tasks and reads results at the same time: neither waits for the other.
     async fn run(&self, child: &mut Warm, control: &Control) -> BatchEnd {
+        let _busy = control.busy();
         let first_task = child.next_task;
         child.next_task += self.rest().len() as u64;
         let writing = self.write(&mut child.process.stdin, first_task);
@@ -259,8 +292,16 @@ impl Batch<'_> {
 
     async fn write(&self, stdin: &mut ChildStdin, first_task: u64) -> io::Result<()> {
         let mut buffer = Vec::with_capacity(WRITE_BYTES);
-        for (task, input) in (first_task..).zip(self.rest()) {
-            let head = ToExecutor::Task { job: self.number, task, input: Cow::Borrowed(input) };
+        for (done, input) in self.rest().iter().enumerate() {
+            let (task, keep) = (first_task + done as u64, self.keep(done));
+            if let Some(snapshot) = load(keep).await {
+                frame::encode_head(&mut buffer, &ToExecutor::Resume, snapshot.len())?;
+                stdin.write_all(&buffer).await?;
+                stdin.write_all(&snapshot).await?;
+                buffer.clear();
+            }
+            let (keep, job) = (keep.is_some(), self.number);
+            let head = ToExecutor::Task { job, task, keep, input: Cow::Borrowed(input) };
             frame::encode_head(&mut buffer, &head, input.stdin.len())?;
             if buffer.len() + input.stdin.len() > WRITE_BYTES {
                 stdin.write_all(&buffer).await?;
@@ -273,13 +314,32 @@ impl Batch<'_> {
         stdin.write_all(&buffer).await
     }
 
+    /// Where the checkpoints of the task are that comes after so many.
+    fn keep(&self, done: usize) -> Option<&Keep> {
+        self.keeps.get(self.first + done)?.as_ref()
+    }
+
     async fn read(&self, stdout: &mut Stdout, first_task: u64, control: &Control) -> BatchEnd {
+        let mut saving = Saving::default();
+        let end = self.read_results(stdout, first_task, control, &mut saving).await;
+        saving.finish().await;
+        end
+    }
+
+    async fn read_results(
+        &self,
+        stdout: &mut Stdout,
+        first_task: u64,
+        control: &Control,
+        saving: &mut Saving,
+    ) -> BatchEnd {
         let limits = self.job.limits();
-        let body_bytes_max = frame::done_bytes_max(limits);
         let mut deadline = Deadline::new(control, limits.deadline);
         let mut done = 0;
         while done < self.rest().len() {
-            let failed = |reason| Ok(Err(Failed { done, reason }));
+            let failed = |reason| Ok(Err(Failed { done, reason: Some(reason) }));
+            let keep = self.keep(done);
+            let body_bytes_max = frame::done_bytes_max(limits, keep.is_some());
             let next = tokio::select! {
                 biased;
                 next = stdout.next(body_bytes_max) => next,
@@ -288,11 +348,27 @@ impl Batch<'_> {
             let Ok(frame) = next else { return failed(NoResult::ChildDied) };
             let expected = first_task + done as u64;
             match accept(frame, expected, limits.output.get()) {
-                // A flood of it must not keep the deadline from being looked at.
-                Some(Accepted::Progress(_)) if deadline.is_over() => return failed(NoResult::Deadline),
+                // A flood of them must not keep the deadline from being looked at.
+                Some(Accepted::Progress(_) | Accepted::Checkpoint(_)) if deadline.is_over() => {
+                    return failed(NoResult::Deadline);
+                }
                 Some(Accepted::Progress(ppm)) => control.set_progress(Some(ppm)),
+                Some(Accepted::Checkpoint(snapshot)) => match keep {
+                    Some(keep) => saving.save(keep, snapshot),
+                    None => return failed(NoResult::ChildDied),
+                },
                 Some(Accepted::Done(result)) => {
                     control.set_progress(None);
+                    saving.finish().await;
+                    match &result {
+                        Ok(execution) if execution.resumed && keep.is_none() => {
+                            return failed(NoResult::ChildDied);
+                        }
+                        Ok(execution) if execution.resumed && !execution.exit.is_ok() => {
+                            return Ok(Err(Failed { done, reason: None }));
+                        }
+                        _ => {}
+                    }
                     self.results.send((self.first + done, result)).await.map_err(|_| Unwanted)?;
                     done += 1;
                     deadline.restart();
@@ -306,6 +382,7 @@ impl Batch<'_> {
 
 enum Accepted {
     Progress(u32),
+    Checkpoint(Vec<u8>),
     Done(Result<Execution, NoResult>),
 }
 
@@ -314,6 +391,10 @@ fn accept(frame: Frame<FromExecutor>, expected: u64, output_bytes_max: u64) -> O
     match frame.head {
         FromExecutor::Progress { task, ppm } if task == expected && frame.body.is_empty() => {
             Some(Accepted::Progress(ppm))
+        }
+        FromExecutor::Checkpoint { task } if task == expected => {
+            let fits = frame.body.len() as u64 <= limits::TASK_CHECKPOINT_BYTES_MAX;
+            fits.then_some(Accepted::Checkpoint(frame.body))
         }
         FromExecutor::Done { task, result } if task == expected => match result {
             Ok(ended) => execution(ended, frame.body, output_bytes_max).map(|done| Accepted::Done(Ok(done))),
@@ -325,7 +406,7 @@ fn accept(frame: Frame<FromExecutor>, expected: u64, output_bytes_max: u64) -> O
 }
 
 fn execution(ended: Ended, mut body: Vec<u8>, output_bytes_max: u64) -> Option<Execution> {
-    let Ended { exit, fuel, stdout_bytes, files, stderr_bytes } = ended;
+    let Ended { exit, fuel, resumed, stdout_bytes, files, stderr_bytes } = ended;
     if Exit::from_code(exit.to_code()) != Some(exit) || files.len() > limits::TASK_OUT_FILES_MAX {
         return None;
     }
@@ -338,18 +419,20 @@ fn execution(ended: Ended, mut body: Vec<u8>, output_bytes_max: u64) -> Option<E
     if output_bytes + stderr_bytes != body.len() as u64 {
         return None;
     }
-    let mut rest = body.split_off(usize::try_from(stdout_bytes).ok()?);
+    let tail = body.split_off(usize::try_from(stdout_bytes).ok()?);
     let mut output = Output { stdout: body, ..Output::default() };
+    // Copied, each by itself: a vector that is split keeps the memory of all that follows it, a thousand times over.
+    let mut rest = tail.as_slice();
     for (name, bytes) in files {
-        let tail = rest.split_off(usize::try_from(bytes).ok()?);
+        let (file, behind) = rest.split_at_checked(usize::try_from(bytes).ok()?)?;
         let is_safe = name.len() <= limits::TASK_FILE_NAME_BYTES_MAX && name.split('/').all(is_file_name);
-        if !is_safe || output.files.insert(name, rest).is_some() {
+        if !is_safe || output.files.insert(name, file.to_vec()).is_some() {
             return None;
         }
-        rest = tail;
+        rest = behind;
     }
-    output.stderr = rest;
-    Some(Execution { exit, output, fuel })
+    output.stderr = rest.to_vec();
+    Some(Execution { exit, output, fuel, resumed })
 }
 
 #[cfg(test)]
@@ -360,7 +443,8 @@ mod tests {
 
     fn ended(stdout_bytes: u64, files: &[(&str, u64)], stderr_bytes: u64) -> Ended {
         let files = files.iter().map(|(name, bytes)| ((*name).to_owned(), *bytes)).collect();
-        Ended { exit: Exit::Ok, fuel: Fuel::new(1), stdout_bytes, files, stderr_bytes }
+        let (fuel, resumed) = (Fuel::new(1), false);
+        Ended { exit: Exit::Ok, fuel, resumed, stdout_bytes, files, stderr_bytes }
     }
 
     #[test]
@@ -371,6 +455,18 @@ mod tests {
         let expected = [("a".to_owned(), b"aa".to_vec()), ("b/c".to_owned(), vec![])];
         assert_eq!(execution.output.files, expected.into());
         assert_eq!(execution.output.stderr, b"e");
+    }
+
+    #[test]
+    fn checkpoints_are_taken_of_the_running_task_alone() {
+        let frame =
+            |task, bytes: usize| Frame { head: FromExecutor::Checkpoint { task }, body: vec![0; bytes] };
+        let bytes_max = usize::try_from(limits::TASK_CHECKPOINT_BYTES_MAX).expect("64 bits");
+        assert!(matches!(accept(frame(7, 3), 7, 100), Some(Accepted::Checkpoint(body)) if body == [0; 3]));
+        assert!(accept(frame(7, bytes_max), 7, 100).is_some(), "whatever the output limit is");
+        for lie in [frame(6, 3), frame(8, 3), frame(7, bytes_max + 1)] {
+            assert!(accept(lie, 7, 100).is_none());
+        }
     }
 
     #[test]

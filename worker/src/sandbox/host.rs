@@ -2,13 +2,43 @@
 
 use std::rc::Rc;
 
-use talka_core::limits;
+use talka_core::{limits, quantities::Fuel};
 use wasmtime::{Memory, ResourceLimiter};
 
 use super::{meter::Counters, world::World};
 
 /// Called with each new value that a program writes to `/progress`.
 pub(super) type OnProgress = Rc<dyn Fn(f64)>;
+
+/// Called at each moment at which a program may be interrupted, with what it has used by then.
+pub(super) type OnCheckpoint = Rc<dyn Fn(&World, Fuel)>;
+
+/// Who is told while a program runs.
+pub(super) struct Hooks {
+    pub(super) on_progress: OnProgress,
+    /// None if nobody keeps checkpoints.
+    pub(super) on_checkpoint: Option<OnCheckpoint>,
+}
+
+/// Fuel of one execution.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Budget {
+    /// Used before the interruption from which it goes on.
+    pub(super) before: Fuel,
+    /// What it may use from here on.
+    pub(super) left: Fuel,
+}
+
+impl Budget {
+    pub(super) fn new(limit: Fuel, before: Fuel) -> Self {
+        Self { before, left: Fuel::new(limit.get().saturating_sub(before.get())) }
+    }
+
+    /// What was used in all.
+    pub(super) fn used(self, since: Fuel) -> Fuel {
+        Fuel::new(self.before.get().saturating_add(since.get()))
+    }
+}
 
 /// The host's side of one execution.
 pub(super) struct Host {
@@ -18,7 +48,10 @@ pub(super) struct Host {
     /// Where it counts; there from the same moment on.
     pub(super) counters: Option<Counters>,
     pub(super) growth: Growth,
+    pub(super) budget: Budget,
     pub(super) on_progress: OnProgress,
+    /// None if nobody keeps checkpoints.
+    pub(super) on_checkpoint: Option<OnCheckpoint>,
 }
 
 /// Decides how far memories and tables may grow: by the job's limits alone, so that a refusal is the

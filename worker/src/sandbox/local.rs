@@ -11,6 +11,7 @@ use talka_core::{
 use tokio::sync::mpsc;
 
 use super::{CompileError, Compiler, Executor, ExecutorConfig, JobWorld, Program, TaskInput};
+use crate::checkpoints::{Keep, Key};
 
 /// A [`JobWorld`] whose program is not compiled yet.
 #[derive(Debug, Clone, Default)]
@@ -38,6 +39,14 @@ pub enum RunError {
     /// The module was not compiled.
     #[error(transparent)]
     Compile(#[from] CompileError),
+    /// The directory for checkpoints can't be used.
+    #[error("cannot keep checkpoints in {}", dir.display())]
+    Checkpoints {
+        /// Which.
+        dir: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
     /// The executor could not be started. Worth a retry.
     #[error("cannot start an executor")]
     Start(#[source] io::Error),
@@ -75,16 +84,40 @@ pub async fn run_one_with(
     parts: JobParts,
     task: TaskInput,
 ) -> Result<LocalRun, RunError> {
+    run_one_kept(compiler, wasm, parts, task, None).await
+}
+
+/// The same with checkpoints in a directory: a task that was interrupted goes on from there. They go when it has ended.
+pub async fn run_one_kept(
+    compiler: &Compiler,
+    wasm: Bytes,
+    parts: JobParts,
+    task: TaskInput,
+    checkpoint_dir: Option<PathBuf>,
+) -> Result<LocalRun, RunError> {
     let bundle = BlobHash::new(*blake3::hash(&wasm).as_bytes());
     let program = compiler.compile(bundle, wasm).await?;
     let exe = compiler.exe().to_owned();
     let world = Arc::new(parts.with(program));
     let input = world.input_digest(&task);
+    let keep = match checkpoint_dir {
+        Some(dir) => {
+            let key = Key::new(bundle, world.program().transformed(), input);
+            let keep = Keep::in_dir(dir.clone(), key).await;
+            Some(keep.map_err(|source| RunError::Checkpoints { dir, source })?)
+        }
+        None => None,
+    };
     let mut executor = Executor::spawn(ExecutorConfig { exe }).await.map_err(RunError::Start)?;
     let (sender, mut results) = mpsc::channel(1);
-    executor.run(&world, vec![task], sender).await;
+    executor.run_kept(&world, vec![task], std::slice::from_ref(&keep), sender).await;
     match results.recv().await {
-        Some((_, Ok(execution))) => Ok(LocalRun { bundle, input, execution }),
+        Some((_, Ok(execution))) => {
+            if let Some(keep) = keep {
+                keep.remove().await;
+            }
+            Ok(LocalRun { bundle, input, execution })
+        }
         Some((_, Err(reason))) => Err(RunError::NoResult(reason)),
         None => Err(RunError::NoResult(NoResult::Internal)),
     }

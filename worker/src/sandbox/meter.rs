@@ -10,7 +10,7 @@ use talka_core::{
     quantities::Fuel,
 };
 use talka_profile::{DEPTH_GLOBAL, FUEL_GLOBAL, Options, fuel_used, limit_hit, rewrite};
-use wasmtime::{Caller, Config, Global, Instance, Store, Trap, Val};
+use wasmtime::{AsContextMut, Caller, Config, Global, Instance, Store, Trap, Val};
 
 use super::{engine::EngineError, host::Host, world::Fault};
 
@@ -67,7 +67,8 @@ pub(super) fn charge(caller: &mut Caller<'_, Host>, fuel: u64) -> wasmtime::Resu
 
 /// What the program has used of its `limit`: never more, although the stretch of code or the work of the
 /// host at which the limit struck may have gone beyond it.
-pub(super) fn spent(store: &mut Store<Host>, limit: Fuel) -> Fuel {
+pub(super) fn spent(mut store: impl AsContextMut<Data = Host>, limit: Fuel) -> Fuel {
+    let store = store.as_context_mut();
     // Without counters the program has not begun.
     let Some(Counters { fuel, .. }) = store.data().counters else { return Fuel::default() };
     let left = fuel.get(store).i64().unwrap_or(0);

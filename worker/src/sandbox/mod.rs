@@ -20,6 +20,7 @@
 //! | [`child`] | what runs inside the processes |
 //! | [`walls`] | what these processes can't do |
 //! | `process`, `control`, `executor`, `compiler` | the same processes, seen from the parent |
+//! | `throttle`, `deadline` | how much of a processor they get, and for how long |
 //! | `local` | one program, once |
 //! | [`measure`] | the same engine without the walls, for programs of our own |
 //!
@@ -34,11 +35,13 @@
 //! # Deadlines and pauses
 //!
 //! The program can't see wall-clock time and is not interrupted by it: a deadline is enforced from outside,
-//! by killing the process, and gives no result. [`Control::pause`] stops the process where it is.
+//! by killing the process, and gives no result. [`Control::pause`] stops the process where it is, [`throttle()`] stops
+//! it again and again for some milliseconds, and the deadline stands still meanwhile.
 
 pub mod child;
 mod compiler;
 mod control;
+mod deadline;
 mod engine;
 mod executor;
 mod host;
@@ -47,14 +50,18 @@ mod local;
 pub mod measure;
 mod meter;
 mod process;
+mod saving;
+mod throttle;
 pub mod walls;
 mod wasi;
 mod world;
 
+pub(crate) use self::world::SNAPSHOT_VERSION;
 pub use self::{
     compiler::{CacheUsage, CompileError, Compiler, cache_usage},
-    control::Control,
+    control::{Activity, Control},
     executor::{Executor, ExecutorConfig, TaskResult},
     job::{JobWorld, Program, TaskInput},
-    local::{JobParts, LocalRun, RunError, run_one, run_one_with},
+    local::{JobParts, LocalRun, RunError, run_one, run_one_kept, run_one_with},
+    throttle::{Place, throttle},
 };

@@ -84,6 +84,9 @@ impl ChildProcess {
             .arg(name)
             .arg(std::process::id().to_string())
             .env_clear()
+            // With more than one arena, glibc opens a file when it gives memory of a thread back, and the filter
+            // of system calls ends whoever opens one.
+            .env("MALLOC_ARENA_MAX", "1")
             .current_dir("/")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

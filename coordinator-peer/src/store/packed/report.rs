@@ -2,9 +2,11 @@
 //!
 //! ```text
 //! report: form: varint | (no result) reason: varint
-//!                      | (execution) digest: 32 | input: 32 | exit: 2 varints | fuel: varint | output
+//!                      | (execution) outcome: 32 | input: 32 | exit: 2 varints | fuel: varint | output
 //! output: stdout: framed | files: varint | files × (name: framed, data: framed) | stderr: framed
 //! ```
+//!
+//! A form is where the output is, and [`RESUMED`] more when the attempt went on from a checkpoint.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -21,26 +23,27 @@ const NO_RESULT: u64 = 0;
 const INLINE: u64 = 1;
 const REPEATED: u64 = 2;
 const REMOTE: u64 = 3;
+const RESUMED: u64 = 4;
 
 /// Appends a report.
 pub(in crate::store) fn put_report(out: &mut Vec<u8>, report: &PendingReport) {
-    let (digest, input, exit, fuel, output) = match report {
+    let (outcome, input, exit, fuel, resumed, output) = match report {
         PendingReport::NoResult(reason) => {
             put_varint(out, NO_RESULT);
             put_varint(out, reason.to_code().into());
             return;
         }
-        PendingReport::Execution { digest, input, exit, fuel, output } => (digest, input, exit, fuel, output),
+        PendingReport::Execution { outcome, input, exit, fuel, resumed, output } => {
+            (outcome, input, exit, fuel, *resumed, output)
+        }
     };
-    put_varint(
-        out,
-        match output {
-            PendingOutput::Inline(_) => INLINE,
-            PendingOutput::Repeated => REPEATED,
-            PendingOutput::Remote(_) => REMOTE,
-        },
-    );
-    out.extend_from_slice(digest.as_bytes());
+    let form = match output {
+        PendingOutput::Inline(_) => INLINE,
+        PendingOutput::Repeated => REPEATED,
+        PendingOutput::Remote(_) => REMOTE,
+    };
+    put_varint(out, form | if resumed { RESUMED } else { 0 });
+    out.extend_from_slice(outcome.as_bytes());
     out.extend_from_slice(input.as_bytes());
     put_exit(out, *exit);
     put_varint(out, fuel.get());
@@ -59,15 +62,16 @@ pub(in crate::store) fn report(bytes: &[u8]) -> Result<PendingReport, Undecodabl
         let reason = NoResult::from_code(source.number32()?).ok_or(Undecodable)?;
         return source.finish(PendingReport::NoResult(reason));
     }
-    let (digest, input) = (source.hash()?, source.hash()?);
+    let (outcome, input) = (source.hash()?, source.hash()?);
     let (exit, fuel) = (source.exit()?, Fuel::new(source.number()?));
-    let output = match form {
+    let resumed = form & RESUMED != 0;
+    let output = match form & !RESUMED {
         INLINE => PendingOutput::Inline(Arc::new(output(source.0)?)),
         REPEATED => source.finish(PendingOutput::Repeated)?,
         REMOTE => PendingOutput::Remote(blob(source.0)?),
         _ => return Err(Undecodable),
     };
-    Ok(PendingReport::Execution { digest, input, exit, fuel, output })
+    Ok(PendingReport::Execution { outcome, input, exit, fuel, resumed, output })
 }
 
 /// Appends an output.
@@ -98,7 +102,7 @@ pub(in crate::store) fn output(bytes: &[u8]) -> Result<Output, Undecodable> {
 mod tests {
     use proptest::prelude::*;
     use talka_core::{
-        ids::{BlobHash, InputDigest, ResultDigest},
+        ids::{BlobHash, InputDigest, OutcomeDigest},
         job::BlobRef,
         outcome::{Exit, Trap},
         quantities::Bytes,
@@ -131,15 +135,17 @@ mod tests {
                     size: Bytes::new(size),
                 })),
             ],
-            digest: [u8; 32],
+            outcome: [u8; 32],
             input: [u8; 32],
             fuel: u64,
+            resumed: bool,
         ) {
             let given = PendingReport::Execution {
-                digest: ResultDigest::new(digest),
+                outcome: OutcomeDigest::new(outcome),
                 input: InputDigest::new(input),
                 exit: Exit::Trap(Trap::DivideByZero),
                 fuel: Fuel::new(fuel),
+                resumed,
                 output,
             };
             let mut bytes = vec![];

@@ -10,7 +10,9 @@ use talka_core::{
         Batch, FinalOutput, FinalRow, Grant, JobRow, LeaseItem, LeaseRow, PeerRow, PendingOutput,
         PendingReport, PendingRow, ShardRow, TaskVerdict,
     },
-    ids::{AttemptId, BlobHash, InputDigest, JobId, LeaseId, PeerId, PeerNo, ResultDigest, TaskId},
+    ids::{
+        AttemptId, BlobHash, InputDigest, JobId, LeaseId, OutcomeDigest, PeerId, PeerNo, ResultDigest, TaskId,
+    },
     job::{BlobRef, CLOCK_SECS_DEFAULT, Inputs, JobState, RawJobSpec, Submission, TaskLimits},
     outcome::{Exit, Limit, NoResult, Output, Trap},
     quantities::{Bytes, Credit, Fuel, Timestamp},
@@ -151,10 +153,11 @@ impl World {
         let report = match pick % 7 {
             0 => PendingReport::NoResult(NoResult::Fetch),
             _ => PendingReport::Execution {
-                digest: ResultDigest::new([pick as u8; 32]),
+                outcome: OutcomeDigest::new([pick as u8; 32]),
                 input: InputDigest::new([3; 32]),
                 exit: exit(pick),
                 fuel: Fuel::new(pick >> 10),
+                resumed: pick % 3 == 0,
                 output,
             },
         };

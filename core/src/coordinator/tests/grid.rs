@@ -14,12 +14,13 @@ use crate::{
         Capacity, Config, Coordinator, CreditDelta, Effects, FetchOutput, FinalOutput, FinalRow, Refusal,
         Report, ReportOutcome, ReportOutput, TaskVerdict, TaskView, ToWorker,
     },
-    digest::result_digest,
-    ids::{AttemptId, BlobHash, InputDigest, JobId, PeerId, PeerNo, ResultDigest, SessionId, TaskId},
+    digest::outcome_digest,
+    ids::{AttemptId, BlobHash, InputDigest, JobId, OutcomeDigest, PeerId, PeerNo, SessionId, TaskId},
     job::{BlobRef, JobSpec, JobState, RawJobSpec, Submission, tests::raw},
     limits,
     outcome::{Exit, NoResult, Output},
     quantities::{Bytes, Credit, Fuel, Timestamp},
+    validation::Agreed,
 };
 
 /// What each attempt of these tests burns.
@@ -40,7 +41,7 @@ fn input() -> InputDigest {
 }
 
 pub(super) fn blob(answer: &str) -> BlobRef {
-    let hash = BlobHash::new(*digest(answer).as_bytes());
+    let hash = BlobHash::new(*outcome(answer).as_bytes());
     BlobRef { hash, size: Bytes::mib(1) }
 }
 
@@ -48,9 +49,14 @@ fn output(answer: &str, stderr: &str) -> Output {
     Output { stdout: answer.into(), stderr: stderr.into(), ..Output::default() }
 }
 
-/// What an attempt digests to that ended well with this answer.
-pub(super) fn digest(answer: &str) -> ResultDigest {
-    result_digest(BlobHash::new([1; 32]), input(), Exit::Ok, &output(answer, ""), FUEL)
+/// What an attempt digests to that ended well with this answer, but for its fuel.
+pub(super) fn outcome(answer: &str) -> OutcomeDigest {
+    outcome_digest(BlobHash::new([1; 32]), input(), Exit::Ok, &output(answer, ""))
+}
+
+/// What uninterrupted attempts agree on that say so.
+pub(super) fn said(answer: &str) -> Agreed {
+    Agreed { outcome: outcome(answer), fuel: Some(FUEL) }
 }
 
 /// What a worker says of an attempt.
@@ -60,6 +66,10 @@ pub(super) enum Says {
     Fails(Exit, &'static str),
     Keeps(String),
     NoResult(NoResult),
+    /// The same with another count.
+    Counts(Box<Says>, u64),
+    /// The same after an interruption, with what it counted then.
+    Resumed(Box<Says>, u64),
 }
 
 impl From<&str> for Says {
@@ -73,22 +83,49 @@ pub(super) fn large(answer: &str) -> Says {
     Says::Keeps(answer.into())
 }
 
+/// A result that counted so much.
+pub(super) fn counted(says: impl Into<Says>, fuel: u64) -> Says {
+    Says::Counts(Box::new(says.into()), fuel)
+}
+
+/// A result of an attempt that was interrupted.
+pub(super) fn resumed(says: impl Into<Says>, fuel: u64) -> Says {
+    Says::Resumed(Box::new(says.into()), fuel)
+}
+
 pub(super) fn no_result() -> Says {
     Says::NoResult(NoResult::HostMemory)
 }
 
 impl Says {
     pub(super) fn report(self, attempt: AttemptId, wall: Duration) -> Report {
-        let execution = |exit, output| ReportOutcome::Execution { input: input(), exit, fuel: FUEL, output };
+        let execution = |exit, output| {
+            let (input, resumed) = (input(), false);
+            ReportOutcome::Execution { input, exit, fuel: FUEL, resumed, output }
+        };
         let inline = |output| ReportOutput::Inline(Arc::new(output));
         let outcome = match self {
             Self::Answer(answer) => execution(Exit::Ok, inline(output(&answer, "log"))),
             Self::Fails(exit, stderr) => execution(exit, inline(output("", stderr))),
             Self::Keeps(answer) => {
-                let (blob, digest) = (blob(&answer), digest(&answer));
+                let (blob, digest) = (blob(&answer), outcome(&answer));
                 execution(Exit::Ok, ReportOutput::Remote { blob, digest })
             }
             Self::NoResult(reason) => ReportOutcome::NoResult(reason),
+            Self::Counts(says, count) => {
+                let mut report = says.report(attempt, wall);
+                if let ReportOutcome::Execution { fuel, .. } = &mut report.outcome {
+                    *fuel = Fuel::new(count);
+                }
+                return report;
+            }
+            Self::Resumed(says, count) => {
+                let mut report = Self::Counts(says, count).report(attempt, wall);
+                if let ReportOutcome::Execution { resumed, .. } = &mut report.outcome {
+                    *resumed = true;
+                }
+                return report;
+            }
         };
         Report { attempt, outcome, wall_micros: u64::try_from(wall.as_micros()).unwrap_or(u64::MAX) }
     }
@@ -329,9 +366,11 @@ impl Grid {
     /// The output of a task that was agreed on arrives; `bad` attempts did not deliver it.
     pub(super) fn output_arrives(&mut self, index: u64, answer: &str, bad: &[u32]) {
         let task = self.task(index);
+        let waiting = self.fetches.iter().find(|fetch| fetch.task == task).map(|fetch| fetch.agreed);
         self.fetches.retain(|fetch| fetch.task != task);
-        let (digest, blob) = (digest(answer), blob(answer));
-        self.event(|coordinator, now, fx| coordinator.on_output_fetched(now, task, digest, blob, bad, fx));
+        let agreed = waiting.filter(|agreed| agreed.outcome == outcome(answer)).unwrap_or(said(answer));
+        let blob = blob(answer);
+        self.event(|coordinator, now, fx| coordinator.on_output_fetched(now, task, agreed, blob, bad, fx));
     }
 
     /// None of the `bad` attempts delivered the output of a task.
@@ -372,7 +411,7 @@ impl Grid {
     /// The task is done with this answer, and these workers, nobody else, got its fuel.
     pub(super) fn expect_done(&self, index: u64, answer: &str, agreed: &[u8]) {
         let row = self.result(index);
-        let digest = digest(answer);
+        let digest = said(answer).digest();
         assert_eq!(row.verdict, TaskVerdict::Agreed { digest, exit: Exit::Ok, fuel: FUEL }, "task {index}");
         match &row.output {
             FinalOutput::Inline(output) => assert_eq!(output.stdout, answer.as_bytes(), "task {index}"),
@@ -466,8 +505,17 @@ impl Worker<'_> {
     /// It says goodbye.
     pub(super) fn leaves(mut self) -> Self {
         let session = self.session();
-        self.grid.event(|coordinator, now, fx| coordinator.on_leaving(now, session, fx));
+        self.grid.event(|coordinator, now, fx| coordinator.on_leaving(now, session, &[], fx));
         self.dies()
+    }
+
+    /// Its owner wants a pause: it keeps what it runs and gives back the rest.
+    pub(super) fn pauses(mut self, running: &[u64]) -> Self {
+        let keeping: Vec<AttemptId> = running.iter().map(|index| self.attempt(*index)).collect();
+        self.machine().holds.retain(|attempt| keeping.contains(attempt));
+        let session = self.session();
+        self.grid.event(|coordinator, now, fx| coordinator.on_leaving(now, session, &keeping, fx));
+        self
     }
 
     pub(super) fn is_connected(&mut self) -> bool {

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::grid::{A, B, C, Grid, Says, blob, digest, job, large, peer};
+use super::grid::{A, B, C, Grid, Says, blob, job, large, peer, said};
 use crate::{
     coordinator::{CreditDelta, ReportOutcome, ReportOutput, TaskState, ToWorker},
     job::JobState,
@@ -25,7 +25,7 @@ fn an_agreed_output_is_fetched_once_from_any_of_its_owners() {
     let mut grid = agreed();
     grid.expect_open(0);
     let [fetch] = grid.fetches.as_slice() else { panic!("one fetch: {:?}", grid.fetches) };
-    assert_eq!((fetch.task, fetch.digest, fetch.exit), (grid.task(0), digest("a"), Exit::Ok));
+    assert_eq!((fetch.task, fetch.agreed, fetch.exit), (grid.task(0), said("a"), Exit::Ok));
     let sources: Vec<_> = fetch.sources.iter().map(|source| (source.number, source.peer)).collect();
     assert_eq!(sources, [(1, peer(A)), (2, peer(B))]);
     assert!(fetch.sources.iter().all(|source| source.blob == blob("a")));

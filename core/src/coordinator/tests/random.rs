@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::grid::{Grid, Says, job, large, no_result, peer};
+use super::grid::{Grid, Says, counted, job, large, no_result, peer, resumed};
 use crate::{
     coordinator::{AttemptView, TaskState},
     ids::{AttemptId, JobId, TaskId},
@@ -90,7 +90,7 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
         2 => (worker.clone(), 0usize..8).prop_map(|(worker, held)| Event::Lose { worker, held }),
         1 => (worker.clone(), 0u32..4, 0u64..2000)
             .prop_map(|(worker, slots, memory_mib)| Event::Offer { worker, slots, memory_mib }),
-        30 => (worker.clone(), 0usize..8, 0u8..16)
+        30 => (worker.clone(), 0usize..8, 0u8..20)
             .prop_map(|(worker, held, answer)| Event::Report { worker, held, answer }),
         3 => (worker, 0u64..5, 0u64..14, 0u32..6)
             .prop_map(|(worker, job, index, number)| Event::Invent { worker, job, index, number }),
@@ -112,6 +112,9 @@ fn says(answer: u8) -> Says {
         10 | 11 => "wrong".into(),
         12 => large("wrong"),
         13 => "other".into(),
+        14 => resumed("right", 1_100),
+        15 => resumed(large("right"), 900),
+        16 => counted("right", 1_001),
         _ => no_result(),
     }
 }
@@ -175,7 +178,7 @@ fn end_fetch(grid: &mut Grid, fetch: usize, bad: u8) {
     if failed.len() == fetch.sources.len() {
         grid.output_is_lost(fetch.task.index, &failed);
     } else {
-        let right = fetch.digest == super::grid::digest("right");
+        let right = fetch.agreed.outcome == super::grid::outcome("right");
         grid.output_arrives(fetch.task.index, if right { "right" } else { "wrong" }, &failed);
     }
 }

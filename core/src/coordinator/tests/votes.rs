@@ -175,6 +175,36 @@ fn too_many_attempts_without_a_result_fail_the_task() {
 }
 
 #[test]
+fn a_program_that_kills_its_process_fails_its_task_and_nothing_else() {
+    let dies = || Says::NoResult(NoResult::ChildDied);
+    let mut grid = Grid::with_workers(A..=C);
+    grid.submit(job(1));
+    let mut tried = vec![];
+    for _ in 0..limits::NO_RESULTS_MAX {
+        grid.expect_open(0);
+        grid.passes(Duration::from_millis(200));
+        let has: Vec<u8> = (A..=C).filter(|worker| grid.worker(*worker).holds() == [0]).collect();
+        let [worker] = has[..] else { panic!("one worker has it, not {has:?}") };
+        tried.push(worker);
+        grid.worker(worker).reports(0, dies());
+    }
+    let mut first: Vec<u8> = tried[..3].to_vec();
+    first.sort_unstable();
+    assert_eq!(first, [A, B, C], "nobody twice while there is somebody else: {tried:?}");
+    grid.expect_failed(0, "no attempt gave a result: the process that ran the program died");
+    assert_eq!(grid.result(0).attempts, limits::NO_RESULTS_MAX);
+    assert_eq!(grid.state(), JobState::Finished);
+    assert!((A..=C).all(|worker| grid.credit(worker) == CreditDelta::default()), "and no offence");
+
+    grid.submit(job(3));
+    for index in 0..3 {
+        let worker = (A..=C).find(|worker| grid.worker(*worker).holds().contains(&index)).expect("given");
+        grid.worker(worker).reports(index, "fine");
+        grid.expect_done(index, "fine", &[worker]);
+    }
+}
+
+#[test]
 fn a_vote_that_came_too_late_for_its_task_earns_nothing() {
     let mut grid = Grid::with_workers(A..=C);
     grid.submit(job(1).quorum(2));

@@ -8,6 +8,7 @@ use crate::{
     ids::{AttemptId, JobId, TaskId},
     job::JobState,
     limits,
+    quantities::Bytes,
 };
 
 const BLINK: Duration = Duration::from_secs(1);
@@ -106,6 +107,46 @@ fn a_worker_that_leaves_gives_back_what_it_has_not_reported() {
     grid.worker(B).reports(1, "b");
     grid.expect_done(0, "a", &[A]);
     grid.expect_done(1, "b", &[B]);
+}
+
+#[test]
+fn a_paused_worker_keeps_what_it_runs_and_gives_back_the_rest() {
+    let mut grid = Grid::with_workers(A..=A);
+    grid.submit(job(4));
+    assert_eq!(grid.worker(A).holds(), [0, 1]);
+    grid.worker(A).pauses(&[0]);
+    grid.worker(B).connects(1);
+    for _ in 0..3 {
+        grid.worker(B).works_off(BLINK);
+    }
+    grid.expect_open(0);
+    for index in 1..4 {
+        // Others need not wait for its owner.
+        grid.expect_grants(index, &[B]);
+    }
+    grid.submit(job(8));
+    assert_eq!(grid.worker(A).holds(), [], "it is given nothing new");
+    grid.worker(A).offers(1, Bytes::mib(1024));
+    assert_eq!(grid.worker(A).holds().len(), 1, "until it has slots again");
+
+    let kept = AttemptId { task: TaskId { job: JobId::new(1), index: 0 }, number: 1 };
+    grid.worker(A).reports_attempt(kept, "a", BLINK);
+    assert!(grid.worker(A).is_settled(kept));
+    assert_eq!(grid.store.finals[&kept.task].attempts, 1, "what it kept counts");
+}
+
+#[test]
+fn what_a_paused_worker_kept_too_long_goes_to_others_and_still_counts() {
+    let mut grid = Grid::with_workers(A..=A);
+    grid.submit(job(1));
+    grid.worker(A).pauses(&[0]);
+    grid.worker(B).connects(1);
+    grid.passes(limits::TASK_DEADLINE_DEFAULT);
+    assert_eq!(grid.worker(B).holds(), []);
+    grid.passes(limits::LEASE_SLACK);
+    assert_eq!(grid.worker(B).holds(), [0]);
+    grid.worker(A).reports(0, "a");
+    grid.expect_done(0, "a", &[A]);
 }
 
 #[test]

@@ -27,11 +27,14 @@ use talka_core::{
 use super::{
     super::{
         engine::{EngineError, Loaded, Runner, Surroundings, THREAD_STACK_BYTES},
+        host::{Hooks, OnCheckpoint},
         job::TaskInput,
         walls::{self, Walls},
+        world::World,
     },
     Stdin, Stdout,
     frame::{self, Ended, FromExecutor, Ready, ToExecutor, VERSION},
+    pace::Pace,
     parent_is_alive,
 };
 
@@ -71,7 +74,8 @@ fn serve(runner: Runner, outbox: &Arc<Outbox>, postman: &Thread, mut walls: Wall
     walls::seal(&mut walls);
     outbox.put(&FromExecutor::Ready(Ready { version: VERSION.into(), walls }), &[])?;
     let mut input = BufReader::with_capacity(READ_BUFFER_BYTES, Stdin);
-    let mut server = Server { runner, outbox, jobs: HashMap::new(), program: None, datasets: Vec::new() };
+    let (jobs, datasets) = (HashMap::new(), Vec::new());
+    let mut server = Server { runner, outbox, jobs, program: None, datasets, snapshot: None };
     loop {
         if !frame::is_whole(input.buffer()) {
             outbox.flush()?;
@@ -102,6 +106,17 @@ struct Server<'a> {
     /// Parts of the job that is being announced.
     program: Option<Vec<u8>>,
     datasets: Vec<(String, Bytes)>,
+    /// What the next task is to go on from.
+    snapshot: Option<Vec<u8>>,
+}
+
+/// A task, as it was asked for.
+struct Request {
+    job: u64,
+    task: u64,
+    keep: bool,
+    input: TaskInput,
+    snapshot: Option<Vec<u8>>,
 }
 
 impl Server<'_> {
@@ -115,16 +130,19 @@ impl Server<'_> {
                 self.jobs.insert(job, Job { program, datasets, limits, seed, clock_secs });
             }
             ToExecutor::Forget { job } => drop(self.jobs.remove(&job)),
-            ToExecutor::Task { job, task, input } => {
+            ToExecutor::Resume => self.snapshot = Some(body),
+            ToExecutor::Task { job, task, keep, input } => {
                 let input = TaskInput { stdin: body.into(), ..input.into_owned() };
-                let result = self.run(job, task, input);
+                let snapshot = self.snapshot.take();
+                let result = self.run(Request { job, task, keep, input, snapshot });
                 return self.outbox.put_result(task, result);
             }
         }
         Ok(())
     }
 
-    fn run(&self, job: u64, task: u64, input: TaskInput) -> Result<Execution, NoResult> {
+    fn run(&self, request: Request) -> Result<Execution, NoResult> {
+        let Request { job, task, keep, input, snapshot } = request;
         let job = self.jobs.get(&job).ok_or(NoResult::Internal)?;
         let program = job.program.as_ref().map_err(|_| NoResult::Compile)?;
         let Job { datasets, limits, seed, clock_secs, .. } = job;
@@ -140,7 +158,22 @@ impl Server<'_> {
             // A pipe that is broken will be noticed with the result.
             drop(outbox.put(&FromExecutor::Progress { task, ppm }, &[]).and_then(|()| outbox.flush()));
         });
-        self.runner.execute(program, surroundings, input, on_progress)
+        let on_checkpoint = keep.then(|| self.on_checkpoint(task));
+        let hooks = Hooks { on_progress, on_checkpoint };
+        self.runner.execute_from(snapshot.as_deref(), program, surroundings, input, hooks)
+    }
+
+    fn on_checkpoint(&self, task: u64) -> OnCheckpoint {
+        let (outbox, pace) = (self.outbox.clone(), Pace::starting(Instant::now()));
+        Rc::new(move |world: &World, fuel| {
+            let now = Instant::now();
+            if !pace.is_due(now) || !pace.takes(now, world.snapshot_bytes()) {
+                return;
+            }
+            let Some(snapshot) = world.snapshot(fuel) else { return };
+            let head = FromExecutor::Checkpoint { task };
+            drop(outbox.put(&head, &[&snapshot]).and_then(|()| outbox.flush()));
+        })
     }
 }
 
@@ -170,7 +203,7 @@ impl Outbox {
     }
 
     fn put_result(&self, task: u64, result: Result<Execution, NoResult>) -> io::Result<()> {
-        let Execution { exit, output, fuel } = match result {
+        let Execution { exit, output, fuel, resumed } = match result {
             Ok(execution) => execution,
             Err(reason) => return self.put(&FromExecutor::Done { task, result: Err(reason) }, &[]),
         };
@@ -179,6 +212,7 @@ impl Outbox {
         let ended = Ended {
             exit,
             fuel,
+            resumed,
             stdout_bytes: output.stdout.len() as u64,
             files: names,
             stderr_bytes: output.stderr.len() as u64,

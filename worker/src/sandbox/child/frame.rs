@@ -56,12 +56,16 @@ pub(in super::super) enum ToExecutor<'a> {
         /// The parent's number for it.
         job: u64,
     },
+    /// The task that comes next is to go on from here. Body: a snapshot, as an executor sent it.
+    Resume,
     /// A task to run. Body: its standard input.
     Task {
         /// The parent's number for its job.
         job: u64,
         /// The parent's number for it.
         task: u64,
+        /// Whether its checkpoints are kept.
+        keep: bool,
         /// The rest.
         input: Cow<'a, TaskInput>,
     },
@@ -86,6 +90,11 @@ pub(in super::super) enum FromExecutor {
         /// Millionths of the whole.
         ppm: u32,
     },
+    /// The running task may be interrupted here. Body: a snapshot, for executors only.
+    Checkpoint {
+        /// The parent's number for it.
+        task: u64,
+    },
 }
 
 /// The child is set up.
@@ -102,6 +111,7 @@ pub(in super::super) struct Ready {
 pub(in super::super) struct Ended {
     pub(in super::super) exit: Exit,
     pub(in super::super) fuel: Fuel,
+    pub(in super::super) resumed: bool,
     pub(in super::super) stdout_bytes: u64,
     pub(in super::super) files: Vec<(String, u64)>,
     pub(in super::super) stderr_bytes: u64,
@@ -234,9 +244,12 @@ fn invalid(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Er
     io::Error::new(io::ErrorKind::InvalidData, error)
 }
 
-/// Largest body that an executor may send: everything that a task with that limit may write.
-pub(in super::super) fn done_bytes_max(limits: TaskLimits) -> u64 {
-    limits.output.get().min(limits::TASK_OUTPUT_BYTES_MAX) + limits::TASK_STDERR_BYTES_MAX as u64
+/// Largest body that an executor may send: everything that a task with that limit may write, or a checkpoint if they are
+/// kept.
+pub(in super::super) fn done_bytes_max(limits: TaskLimits, keep: bool) -> u64 {
+    let output = limits.output.get().min(limits::TASK_OUTPUT_BYTES_MAX);
+    let done = output + limits::TASK_STDERR_BYTES_MAX as u64;
+    if keep { done.max(limits::TASK_CHECKPOINT_BYTES_MAX) } else { done }
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@
 mod compiler;
 mod executor;
 pub(super) mod frame;
+mod pace;
 
 use std::{
     io::{self, Read, Write},
@@ -43,12 +44,17 @@ pub fn dispatch() -> Option<ExitCode> {
     Some(run())
 }
 
-/// Puts the calling process behind the walls of an executor. There is no way back.
-pub fn lock_down() -> Walls {
-    let mut walls = walls::begin(walls::Limits::Executor);
+/// Puts the calling process behind the walls of the child that has `role` as its first argument. There is no
+/// way back. `None`, and no walls, when no child has that.
+pub fn lock_down(role: &str) -> Option<Walls> {
+    let mut walls = walls::begin(match role {
+        EXECUTOR_ARG => walls::Limits::Executor,
+        COMPILER_ARG => walls::Limits::Compiler,
+        _ => return None,
+    });
     walls::confine(&mut walls);
     walls::seal(&mut walls);
-    walls
+    Some(walls)
 }
 
 /// The parent that started this process, and that it must not outlive, is its second argument. The

@@ -620,7 +620,9 @@ fn every_function_of_the_standard_is_there() {
         memory: None,
         counters: None,
         growth: Growth::new(0),
+        budget: Budget::default(),
         on_progress: no_progress(),
+        on_checkpoint: None,
     };
     let mut store = Store::new(&runner.engine, host);
     let word = |word: &talka_profile::Word| word.to_string();

@@ -47,7 +47,7 @@ pub(super) fn add_to_linker(linker: &mut Linker<Host>) -> wasmtime::Result<()> {
             serve(&mut call, |guest| guest.world.fd_close(Fd(fd)))
         })?
         .func_wrap(MODULE, "fd_datasync", |mut call: Call<'_>, fd: u32| {
-            serve(&mut call, |guest| guest.world.fd_fdstat(Fd(fd)).map(drop))
+            serve(&mut call, |guest| guest.world.fd_sync(Fd(fd)))
         })?
         .func_wrap(MODULE, "fd_fdstat_get", |mut call: Call<'_>, fd: u32, result: u32| {
             serve(&mut call, |guest| {
@@ -140,7 +140,7 @@ pub(super) fn add_to_linker(linker: &mut Linker<Host>) -> wasmtime::Result<()> {
             },
         )?
         .func_wrap(MODULE, "fd_sync", |mut call: Call<'_>, fd: u32| {
-            serve(&mut call, |guest| guest.world.fd_fdstat(Fd(fd)).map(drop))
+            serve(&mut call, |guest| guest.world.fd_sync(Fd(fd)))
         })?
         .func_wrap(MODULE, "fd_tell", |mut call: Call<'_>, fd: u32, result: u32| {
             serve(&mut call, |guest| {

@@ -60,9 +60,20 @@ fn serve(
     if work > 0 {
         meter::charge(caller, work.div_ceil(BYTES_PER_FUEL))?;
     }
+    if caller.data_mut().world.take_mark() {
+        offer_checkpoint(caller);
+    }
     match answer {
         Ok(()) => Ok(0),
         Err(Fault::Errno(errno)) => Ok(errno as u32),
         Err(end @ Fault::End(_)) => Err(end.into()),
     }
+}
+
+/// Everything of this call is done and paid for: a program that goes on from here finds all as it is now.
+fn offer_checkpoint(caller: &mut Caller<'_, Host>) {
+    let host = caller.data();
+    let (Some(on_checkpoint), budget) = (host.on_checkpoint.clone(), host.budget) else { return };
+    let used = budget.used(meter::spent(&mut *caller, budget.left));
+    on_checkpoint(&caller.data().world, used);
 }

@@ -63,6 +63,20 @@ impl Clock {
         Duration::from_nanos(at.saturating_sub(self.peek(id)))
     }
 
+    /// Nanoseconds that have passed, and of these the ones that were slept.
+    pub(crate) fn position(&self) -> (u64, u64) {
+        (self.elapsed, self.slept)
+    }
+
+    /// Goes on from an earlier [position](Self::position).
+    pub(crate) fn set_position(&mut self, elapsed: u64, slept: u64) -> Answer<()> {
+        if u128::from(slept) > limits::TASK_SLEEP_MAX.as_nanos() {
+            return Err(Fault::limit(Limit::Sleep));
+        }
+        (self.elapsed, self.slept) = (elapsed, slept);
+        Ok(())
+    }
+
     /// Jumps ahead. All jumps together are limited.
     pub(crate) fn sleep(&mut self, time: Duration) -> Answer<()> {
         let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);

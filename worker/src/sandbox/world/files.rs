@@ -83,6 +83,9 @@ impl Descriptor {
     }
 }
 
+/// What finding and naming one file is worth, in bytes moved.
+pub(super) const ENTRY_WORK_BYTES: u64 = 64;
+
 /// Where a seek starts from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Whence {
@@ -263,6 +266,15 @@ impl World {
         Ok(())
     }
 
+    /// There is no disk to wait for. For a directory of `/checkpoint` it is the moment of a checkpoint.
+    pub(crate) fn fd_sync(&mut self, fd: Fd) -> Answer<()> {
+        if let Handle::Node(node) = self.descriptor(fd)?.handle {
+            let node = self.tree.get(node)?;
+            self.marked |= node.is_dir() && node.area == Area::Checkpoint;
+        }
+        Ok(())
+    }
+
     /// The entries of a directory, sorted by name after `.` and `..`. Taken anew when `restart`.
     pub(crate) fn fd_listing(&mut self, fd: Fd, restart: bool) -> Answer<Arc<[Entry]>> {
         let descriptor = self.readable(fd)?;
@@ -280,7 +292,7 @@ impl World {
             .chain(all)
             .map(|(name, id)| Ok(Entry { name, inode: self.tree.get(id)?.inode, kind: self.kind(id)? }))
             .collect::<Answer<_>>()?;
-        self.spend(listing.len() as u64);
+        self.spend(listing.len() as u64 * ENTRY_WORK_BYTES);
         self.descriptor_mut(fd)?.listing = Some(listing.clone());
         Ok(listing)
     }

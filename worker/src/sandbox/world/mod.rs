@@ -11,12 +11,13 @@ mod errno;
 mod files;
 mod paths;
 mod random;
+mod snapshot;
 mod tree;
 
 #[cfg(test)]
 mod tests;
 
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
 use bytes::Bytes;
 use talka_core::{limits, outcome::Output};
@@ -32,6 +33,7 @@ pub(crate) use self::{
     errno::{Answer, Errno, Fault},
     files::{FdStat, OpenFlags, Whence},
     paths::OpenHow,
+    snapshot::{Snapshot, VERSION as SNAPSHOT_VERSION},
 };
 
 /// The number of an open file.
@@ -64,7 +66,7 @@ pub(crate) struct Stat {
 }
 
 /// What a world is made from.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(crate) struct Setting<'a> {
     /// Arguments, `argv[0]` included.
     pub(crate) args: Vec<String>,
@@ -74,8 +76,6 @@ pub(crate) struct Setting<'a> {
     pub(crate) stdin: Bytes,
     /// Files under `/data`, by name.
     pub(crate) datasets: &'a [(String, Bytes)],
-    /// Files that an earlier attempt left under `/checkpoint`, by path.
-    pub(crate) checkpoint: BTreeMap<String, Vec<u8>>,
     /// Seed of the random stream.
     pub(crate) seed: u64,
     /// The task's index, the other half of that seed.
@@ -84,16 +84,6 @@ pub(crate) struct Setting<'a> {
     pub(crate) clock_secs: u64,
     /// Most bytes of standard output and `/out` together.
     pub(crate) output_bytes: u64,
-}
-
-/// What is left of a world.
-#[derive(Debug)]
-pub(crate) struct Remains {
-    /// What the program wrote.
-    pub(crate) output: Output,
-    /// Files under `/checkpoint`, by path.
-    #[cfg_attr(not(test), expect(dead_code, reason = "kept on disk once executors report them"))]
-    pub(crate) checkpoint: BTreeMap<String, Vec<u8>>,
 }
 
 /// The world of one execution.
@@ -111,6 +101,8 @@ pub(crate) struct World {
     stderr: Vec<u8>,
     progress: Option<f64>,
     work: u64,
+    /// Whether the moment of a checkpoint has come since that was last asked.
+    marked: bool,
 }
 
 impl World {
@@ -118,10 +110,9 @@ impl World {
     ///
     /// # Errors
     ///
-    /// When the files of `checkpoint` don't fit their limits.
+    /// When the datasets don't fit their limits.
     pub(crate) fn new(setting: Setting<'_>) -> Answer<Self> {
-        let mut tree = Tree::new(setting.output_bytes, setting.datasets)?;
-        tree.restore_checkpoint(setting.checkpoint)?;
+        let tree = Tree::new(setting.output_bytes, setting.datasets)?;
         let mut world = Self {
             args: setting.args,
             env: setting.env,
@@ -135,6 +126,7 @@ impl World {
             stderr: Vec::new(),
             progress: None,
             work: 0,
+            marked: false,
         };
         let none = OpenFlags::NONE;
         world.open_descriptor(Descriptor::new(Handle::Stdin, true, false, none))?;
@@ -144,11 +136,15 @@ impl World {
         Ok(world)
     }
 
-    /// Takes what the program leaves behind.
-    pub(crate) fn finish(mut self) -> Remains {
+    /// Takes what the program wrote.
+    pub(crate) fn finish(mut self) -> Output {
         let files = self.tree.take_files("out");
-        let checkpoint = self.tree.take_files("checkpoint");
-        Remains { output: Output { stdout: self.stdout, files, stderr: self.stderr }, checkpoint }
+        Output { stdout: self.stdout, files, stderr: self.stderr }
+    }
+
+    /// Whether the moment of a checkpoint has come since this was last asked.
+    pub(crate) fn take_mark(&mut self) -> bool {
+        std::mem::take(&mut self.marked)
     }
 
     /// Arguments, `argv[0]` included.

@@ -8,7 +8,7 @@ use talka_core::{job::is_file_name, limits, outcome::Limit};
 use super::{
     Fd, Stat, World,
     errno::{Answer, Errno, Fault},
-    files::{Descriptor, Handle, OpenFlags},
+    files::{Descriptor, ENTRY_WORK_BYTES, Handle, OpenFlags},
     tree::{Area, NodeId, ROOT},
 };
 
@@ -129,6 +129,7 @@ impl World {
             return Err(Errno::Inval.into());
         }
         if new.node == Some(node) {
+            self.marked |= area == Area::Checkpoint;
             return Ok(());
         }
         let below = self.deepest(node)?;
@@ -143,7 +144,9 @@ impl World {
                 _ => self.tree.unlink(new.parent, new_name)?,
             }
         }
-        self.tree.relink((old.parent, old_name), (new.parent, new_name))
+        self.tree.relink((old.parent, old_name), (new.parent, new_name))?;
+        self.marked |= area == Area::Checkpoint;
+        Ok(())
     }
 
     /// There are no symbolic links, so nothing can be read as one.
@@ -172,6 +175,7 @@ impl World {
         let mut at = Lookup { parent: base, name: None, node: Some(base), must_be_dir };
         let mut depth = 0_usize;
         for part in text.split('/').filter(|part| !matches!(*part, "" | ".")) {
+            self.spend(ENTRY_WORK_BYTES);
             let current = at.existing()?;
             if part == ".." {
                 depth = depth.checked_sub(1).ok_or(Errno::Notcapable)?;
@@ -225,7 +229,7 @@ impl World {
         let mut open = vec![(0, node)];
         while let Some((length, id)) = open.pop() {
             longest = longest.max(length);
-            self.spend(1);
+            self.spend(ENTRY_WORK_BYTES);
             if self.tree.get(id)?.is_dir() {
                 let below = self.tree.entries(id)?.iter();
                 open.extend(below.map(|(name, child)| (length + 1 + name.len(), *child)));

@@ -3,6 +3,7 @@
 use talka_core::{
     limits,
     outcome::{Exit, Limit},
+    quantities::Fuel,
 };
 
 use super::*;
@@ -95,9 +96,8 @@ fn only_out_and_checkpoint_can_be_written() {
     write(&mut world, "out/a", b"1").expect("writable");
     write(&mut world, "checkpoint/a", b"22").expect("writable");
     assert_eq!(errno(world.path_rename((ROOT_FD, b"out/a"), (ROOT_FD, b"checkpoint/b"))), Errno::Xdev);
-    let remains = world.finish();
-    assert_eq!(remains.output.files, [("a".into(), b"1".to_vec())].into());
-    assert_eq!(remains.checkpoint, [("a".into(), b"22".to_vec())].into());
+    assert_eq!(read(&mut world, "checkpoint/a"), Ok(b"22".to_vec()));
+    assert_eq!(world.finish().files, [("a".into(), b"1".to_vec())].into());
 }
 
 #[test]
@@ -133,7 +133,7 @@ fn output_and_out_share_one_limit_that_ends_the_program() {
     assert_eq!(end(write(&mut world, "out/b", b"x")), Exit::Limit(Limit::Output));
     world.path_unlink_file(ROOT_FD, b"out/a").expect("removed");
     write(&mut world, "out/b", b"x").expect("what is removed no longer counts");
-    assert_eq!(world.finish().output.stdout, b"1234");
+    assert_eq!(world.finish().stdout, b"1234");
 }
 
 #[test]
@@ -157,16 +157,120 @@ fn a_checkpoint_that_is_too_big_is_an_error_and_not_the_end() {
     assert_eq!(world.fd_set_size(fd, 10), Ok(()));
 }
 
+/// A world that goes on where another one was.
+fn gone_on(first: &World) -> World {
+    let bytes = first.snapshot(Fuel::new(77)).expect("small enough");
+    let snapshot = Snapshot::decode(&bytes).expect("what a world wrote");
+    assert_eq!(snapshot.fuel, Fuel::new(77));
+    let mut second = world(100);
+    second.restore(snapshot).expect("within the same limits");
+    second
+}
+
 #[test]
-fn a_checkpoint_is_found_again() {
-    let mut first = world(0);
+fn a_world_goes_on_where_another_one_was() {
+    let mut first = world(100);
+    first.path_create_directory(ROOT_FD, b"checkpoint/dir").expect("made");
+    first.path_create_directory(ROOT_FD, b"out/empty").expect("made");
+    write(&mut first, "checkpoint/dir/state", b"half").expect("written");
+    write(&mut first, "out/result", b"first ").expect("written");
+    write(&mut first, "progress", b"0.5").expect("written");
+    first.fd_write(STDOUT, b"begun, ").expect("written");
+    first.fd_write(STDERR, b"note, ").expect("written");
+    first.clock_read(ClockId::Monotonic);
+    first.sleep(Duration::from_secs(5)).expect("asleep");
+    first.random_fill(&mut [0; 100]);
+
+    let mut second = gone_on(&first);
+    assert_eq!(read(&mut second, "checkpoint/dir/state"), Ok(b"half".to_vec()));
+    assert_eq!(list(&mut second, "out"), [".", "..", "empty", "result"]);
+    assert_eq!(second.progress(), Some(0.5));
+    assert_eq!(second.clock_read(ClockId::Realtime), first.clock_read(ClockId::Realtime));
+    let (mut expected, mut found) = ([0; 40], [0; 40]);
+    first.random_fill(&mut expected);
+    second.random_fill(&mut found);
+    assert_eq!(found, expected);
+    for world in [&mut first, &mut second] {
+        world.fd_write(STDOUT, b"done").expect("written");
+        world.fd_write(STDERR, b"bye").expect("written");
+    }
+    assert_eq!(second.sleep(limits::TASK_SLEEP_MAX), Err(Fault::limit(Limit::Sleep)), "all sleep counts");
+    let (first, second) = (first.finish(), second.finish());
+    assert_eq!(first, second);
+    assert_eq!((first.stdout, first.stderr), (b"begun, done".to_vec(), b"note, bye".to_vec()));
+}
+
+#[test]
+fn what_was_written_before_counts_against_the_same_limits() {
+    let mut first = world(100);
+    first.fd_write(STDOUT, &[b'x'; 60]).expect("written");
+    write(&mut first, "out/a", &[b'x'; 40]).expect("written");
+    assert_eq!(end(gone_on(&first).fd_write(STDOUT, b"x")), Exit::Limit(Limit::Output));
+    let bytes = first.snapshot(Fuel::default()).expect("small enough");
+    let mut smaller = world(99);
+    assert!(smaller.restore(Snapshot::decode(&bytes).expect("valid")).is_err());
+}
+
+#[test]
+fn a_world_that_is_too_large_has_no_snapshot() {
+    let mut world = world(u64::MAX);
+    let fd = world.path_open(ROOT_FD, b"checkpoint/a", CREATE).expect("open");
+    world.fd_set_size(fd, limits::TASK_CHECKPOINT_BYTES_MAX).expect("within its own budget");
+    assert_eq!(world.snapshot(Fuel::default()), None, "the rest of it needs some bytes, too");
+    world.fd_set_size(fd, limits::TASK_CHECKPOINT_BYTES_MAX - 1000).expect("smaller");
+    assert!(world.snapshot(Fuel::default()).is_some());
+    world.fd_write(STDOUT, &[0; 1000]).expect("written");
+    assert_eq!(world.snapshot(Fuel::default()), None);
+}
+
+#[test]
+fn a_damaged_snapshot_is_refused_or_another_one_but_never_a_panic() {
+    let mut first = world(100);
     first.path_create_directory(ROOT_FD, b"checkpoint/dir").expect("made");
     write(&mut first, "checkpoint/dir/state", b"half").expect("written");
-    write(&mut first, "checkpoint/n", b"7").expect("written");
-    let checkpoint = first.finish().checkpoint;
-    let mut second = World::new(Setting { checkpoint, ..Setting::default() }).expect("a world");
-    assert_eq!(read(&mut second, "checkpoint/dir/state"), Ok(b"half".to_vec()));
-    assert_eq!(read(&mut second, "checkpoint/n"), Ok(b"7".to_vec()));
+    first.fd_write(STDOUT, b"begun").expect("written");
+    let bytes = first.snapshot(Fuel::new(7)).expect("small enough");
+    for length in 0..bytes.len() {
+        assert_eq!(Snapshot::decode(&bytes[..length]), None, "{length}");
+    }
+    assert_eq!(Snapshot::decode(&[&bytes[..], b"x"].concat()), None);
+    for position in 0..bytes.len() {
+        for bit in 0..8 {
+            let mut flipped = bytes.clone();
+            flipped[position] ^= 1 << bit;
+            if let Some(snapshot) = Snapshot::decode(&flipped) {
+                let _ = world(100).restore(snapshot);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_rename_and_a_synced_directory_of_checkpoint_are_its_moments() {
+    let mut world = world(100);
+    let open = |world: &mut World, path: &[u8], how| world.path_open(ROOT_FD, path, how).expect("open");
+    let dir = OpenHow { directory: true, ..READ };
+    let file = open(&mut world, b"checkpoint/state.tmp", CREATE);
+    world.fd_write(file, b"1").expect("written");
+    world.fd_sync(file).expect("synced");
+    assert!(!world.take_mark(), "the state has not taken the place of the old one");
+    world.path_rename((ROOT_FD, b"checkpoint/state.tmp"), (ROOT_FD, b"checkpoint/state")).expect("moved");
+    assert!(world.take_mark());
+    assert!(!world.take_mark(), "once");
+    world.path_rename((ROOT_FD, b"checkpoint/state"), (ROOT_FD, b"checkpoint/state")).expect("moved");
+    assert!(world.take_mark());
+    let checkpoint = open(&mut world, b"checkpoint", dir);
+    world.fd_sync(checkpoint).expect("synced");
+    assert!(world.take_mark());
+
+    write(&mut world, "out/a", b"1").expect("written");
+    let out = open(&mut world, b"out", dir);
+    world.fd_sync(out).expect("synced");
+    world.path_rename((ROOT_FD, b"out/a"), (ROOT_FD, b"out/b")).expect("moved");
+    errno(world.path_rename((ROOT_FD, b"checkpoint/none"), (ROOT_FD, b"checkpoint/b")));
+    world.fd_sync(STDOUT).expect("nothing to wait for");
+    assert_eq!(errno(world.fd_sync(Fd(99))), Errno::Badf);
+    assert!(!world.take_mark(), "nothing else is one");
 }
 
 #[test]
@@ -204,7 +308,7 @@ fn renaming_replaces_as_posix_has_it() {
     }
     world.path_rename((ROOT_FD, b"out/b"), (ROOT_FD, b"out/d/e/f")).expect("moved");
     world.path_rename((ROOT_FD, b"out/d/e"), (ROOT_FD, b"out/x")).expect("moved");
-    assert_eq!(world.finish().output.files, [("x/f".into(), b"new".to_vec())].into());
+    assert_eq!(world.finish().files, [("x/f".into(), b"new".to_vec())].into());
 }
 
 #[test]
@@ -316,7 +420,7 @@ fn the_log_is_cut_without_a_word() {
     for _ in 0..100 {
         world.fd_write(STDERR, &line).expect("never an error");
     }
-    assert_eq!(world.finish().output.stderr.len(), limits::TASK_STDERR_BYTES_MAX);
+    assert_eq!(world.finish().stderr.len(), limits::TASK_STDERR_BYTES_MAX);
 }
 
 #[test]

@@ -19,6 +19,9 @@ use talka_core::{limits, outcome::Limit};
 
 use super::errno::{Answer, Errno, Fault};
 
+/// Room that a small file may keep when it is cut.
+const TRUNCATED_SLACK_BYTES: usize = 4096;
+
 /// Names a node of the arena.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct NodeId(usize);
@@ -119,6 +122,15 @@ impl Budget {
         self.entries = self.entries.checked_sub(1).ok_or(self.over_entries)?;
         Ok(())
     }
+}
+
+/// A file or directory, apart from any tree.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct TreeEntry {
+    /// From the directory below which it is.
+    pub(super) path: String,
+    /// The bytes of a file; none for a directory.
+    pub(super) data: Option<Vec<u8>>,
 }
 
 /// All files of one program.
@@ -249,7 +261,13 @@ impl Tree {
             budget.bytes += old - size;
         }
         if let Content::File(Data::Owned(bytes)) = &mut self.get_mut(file)?.content {
-            bytes.resize(usize::try_from(size).map_err(|_| Errno::Overflow)?, 0);
+            let size = usize::try_from(size).map_err(|_| Errno::Overflow)?;
+            bytes.resize(size, 0);
+            // What the budget gets back, the machine must get back: else one file after the other could be made
+            // large and then empty. Some slack, so that a size which goes up and down costs nothing.
+            if bytes.capacity() > 2 * size + TRUNCATED_SLACK_BYTES {
+                bytes.shrink_to_fit();
+            }
         }
         Ok(size.saturating_sub(old))
     }
@@ -312,20 +330,58 @@ impl Tree {
         files
     }
 
-    /// Puts back the files of an earlier attempt's `/checkpoint`.
-    pub(super) fn restore_checkpoint(&mut self, files: BTreeMap<String, Vec<u8>>) -> Answer<()> {
-        for (path, bytes) in files {
-            let mut dir = self.child(ROOT, "checkpoint")?.ok_or(Errno::Noent)?;
-            let (above, name) = path.rsplit_once('/').unwrap_or(("", &path));
-            for part in above.split('/').filter(|part| !part.is_empty()) {
-                dir = match self.child(dir, part)? {
-                    Some(dir) => dir,
-                    None => self.create(dir, part, true)?,
-                };
+    /// Everything below a directory of the root, by its path from there; the bytes of files, nothing of directories.
+    /// Each directory comes before what is in it.
+    pub(super) fn below(&self, dir: &str) -> Vec<(String, Option<&[u8]>)> {
+        let mut found = Vec::new();
+        let mut open = vec![(String::new(), self.child(ROOT, dir).ok().flatten())];
+        while let Some((prefix, id)) = open.pop() {
+            let Some(entries) = id.and_then(|id| self.entries(id).ok()) else { continue };
+            for (name, child) in entries {
+                let path = if prefix.is_empty() { name.to_string() } else { format!("{prefix}/{name}") };
+                match self.bytes(*child) {
+                    Ok(bytes) => found.push((path, Some(bytes))),
+                    Err(_) => {
+                        found.push((path.clone(), None));
+                        open.push((path, Some(*child)));
+                    }
+                }
             }
-            self.checkpoint.take_bytes(bytes.len() as u64)?;
-            let file = self.create(dir, name, false)?;
-            self.get_mut(file)?.content = Content::File(Data::Owned(bytes));
+        }
+        found
+    }
+
+    /// Bytes of all files below a directory of the root.
+    pub(super) fn bytes_below(&self, dir: &str) -> u64 {
+        let mut bytes = 0;
+        let mut open: Vec<NodeId> = self.child(ROOT, dir).ok().flatten().into_iter().collect();
+        while let Some(node) = open.pop().and_then(|id| self.get(id).ok()) {
+            match &node.content {
+                Content::Dir { entries, .. } => open.extend(entries.values()),
+                Content::File(data) => bytes += data.as_slice().len() as u64,
+            }
+        }
+        bytes
+    }
+
+    /// Puts back what was [`below`](Self::below) a directory of the root, within the same budget.
+    pub(super) fn restore(&mut self, dir: &str, entries: Vec<TreeEntry>) -> Answer<()> {
+        let top = self.child(ROOT, dir)?.ok_or(Errno::Noent)?;
+        for TreeEntry { path, data } in entries {
+            let (above, name) = path.rsplit_once('/').unwrap_or(("", &path));
+            let mut parent = top;
+            for part in above.split('/').filter(|part| !part.is_empty()) {
+                parent = self.child(parent, part)?.ok_or(Errno::Noent)?;
+            }
+            if self.child(parent, name)?.is_some() {
+                return Err(Errno::Exist.into());
+            }
+            let node = self.create(parent, name, data.is_none())?;
+            if let Some(bytes) = data {
+                let area = self.get(node)?.area;
+                self.budget(area).ok_or(Errno::Rofs)?.take_bytes(bytes.len() as u64)?;
+                self.get_mut(node)?.content = Content::File(Data::Owned(bytes));
+            }
         }
         Ok(())
     }
