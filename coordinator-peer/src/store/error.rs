@@ -47,7 +47,6 @@ pub enum StoreError {
         /// The oldest that this program can read.
         first: u32,
     },
-<<<<<<< HEAD
     /// An older version wrote the store, and only a coordinator migrates it.
     #[error(
         "the store {} has schema {found}, not {known}: start the coordinator once, which migrates it", file.display()
@@ -66,8 +65,6 @@ pub enum StoreError {
         /// What was looked for.
         file: PathBuf,
     },
-=======
->>>>>>> main
     /// The store could not be brought to a newer schema; it is as it was. Fatal.
     #[error("migration of the store to schema {to} failed")]
     Migrate {

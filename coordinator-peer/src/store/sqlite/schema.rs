@@ -11,11 +11,7 @@ use crate::store::StoreError;
 const FIRST: u32 = 2;
 
 /// What leads from each schema to the next one. A step that was published is never changed.
-<<<<<<< HEAD
 const STEPS: &[&str] = &[include_str!("schema/2.sql"), include_str!("schema/3.sql")];
-=======
-const STEPS: &[&str] = &[include_str!("schema/2.sql")];
->>>>>>> main
 
 /// Brings the store to the newest schema.
 pub(super) fn migrate(conn: &mut Connection) -> Result<(), StoreError> {
@@ -25,11 +21,7 @@ pub(super) fn migrate(conn: &mut Connection) -> Result<(), StoreError> {
 /// Takes the steps that are still to be taken, each in a transaction of its own, so that a crash between
 /// leaves a store of a whole number of steps.
 fn run(conn: &mut Connection, steps: &[&str]) -> Result<(), StoreError> {
-<<<<<<< HEAD
     let found = found(conn)?;
-=======
-    let found: u32 = conn.pragma_query_value(None, "user_version", |row| row.get(0))?;
->>>>>>> main
     if (1..FIRST).contains(&found) {
         return Err(StoreError::OlderSchema { found, first: FIRST });
     }
@@ -42,7 +34,6 @@ fn run(conn: &mut Connection, steps: &[&str]) -> Result<(), StoreError> {
         };
         take(conn).map_err(|source| StoreError::Migrate { to, source: Box::new(source) })?;
     }
-<<<<<<< HEAD
     refuse_newer(conn, found, newest(steps))
 }
 
@@ -68,10 +59,6 @@ fn refuse_newer(conn: &Connection, found: u32, known: u32) -> Result<(), StoreEr
 
 fn file(conn: &Connection) -> PathBuf {
     conn.path().unwrap_or_default().into()
-=======
-    let known = u32::try_from(steps.len()).unwrap_or(u32::MAX).saturating_add(FIRST - 1);
-    if found > known { Err(StoreError::NewerSchema { found, known }) } else { Ok(()) }
->>>>>>> main
 }
 
 #[cfg(test)]
@@ -109,11 +96,7 @@ mod tests {
         let mut conn = Connection::open_in_memory().expect("memory");
         conn.pragma_update(None, "user_version", 7).expect("a version");
         let result = run(&mut conn, &["CREATE TABLE a(x)"]);
-<<<<<<< HEAD
         assert!(matches!(result, Err(StoreError::NewerSchema { found: 7, known: FIRST, .. })), "{result:?}");
-=======
-        assert!(matches!(result, Err(StoreError::NewerSchema { found: 7, known: FIRST })), "{result:?}");
->>>>>>> main
         assert!(tables(&conn).is_empty());
     }
 
@@ -125,7 +108,6 @@ mod tests {
         assert!(matches!(result, Err(StoreError::OlderSchema { found: 1, first: FIRST })), "{result:?}");
         assert_eq!(tables(&conn), ["old"]);
     }
-<<<<<<< HEAD
 
     /// The store of the first published schema, with a job of 3,000 tasks of which two thirds are final.
     #[test]
@@ -151,6 +133,4 @@ mod tests {
         let result = must_be_newest(&conn);
         assert!(matches!(result, Err(StoreError::NotMigrated { found: FIRST, .. })), "{result:?}");
     }
-=======
->>>>>>> main
 }
