@@ -21,6 +21,9 @@ pub(crate) struct JobView {
     pub(crate) job: u64,
     pub(crate) name: String,
     pub(crate) state: String,
+    /// Whether nothing of it is handed out for now; never so when it has ended.
+    pub(crate) paused: bool,
+    pub(crate) priority: i32,
     pub(crate) submitter: String,
     pub(crate) submitted: String,
     pub(crate) ended: Option<String>,
@@ -54,6 +57,8 @@ impl JobView {
             job: info.job,
             name: info.spec.as_ref().map(|spec| printable(&spec.name)).unwrap_or_default(),
             state: job_state(info).map_or_else(|| "unknown".to_owned(), |state| state.to_string()),
+            paused: info.paused && !is_final(info),
+            priority: info.priority,
             submitter: peer_text(&info.submitter),
             submitted: iso8601(info.submitted_millis),
             ended: ended.map(iso8601),
@@ -65,6 +70,64 @@ impl JobView {
             running: info.running,
             attempts: info.attempts,
             credit: credit(&info.credit_nanos).as_f64(),
+        }
+    }
+
+    /// Its state for people, to whom a pause is one.
+    pub(crate) fn shown_state(&self) -> &str {
+        if self.paused { "paused" } else { &self.state }
+    }
+}
+
+/// What a job waits for, as `job explain` shows it.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(crate) struct JobExplanationView {
+    pub(crate) job: u64,
+    pub(crate) state: String,
+    pub(crate) paused: bool,
+    pub(crate) priority: i32,
+    pub(crate) waits_for: Option<String>,
+    /// What its submitter weighs.
+    pub(crate) weight: u32,
+    /// Jobs of its submitter that go before it and have work.
+    pub(crate) before: u64,
+    pub(crate) passed_over: Vec<PassedOverView>,
+}
+
+impl From<&wire::JobExplanation> for JobExplanationView {
+    fn from(explained: &wire::JobExplanation) -> Self {
+        let info = explained.info.clone().unwrap_or_default();
+        let JobView { job, state, paused, priority, .. } = JobView::new(&info, info.ended_millis);
+        Self {
+            job,
+            state,
+            paused,
+            priority,
+            waits_for: text(&explained.waits_for),
+            weight: explained.weight,
+            before: explained.before,
+            passed_over: explained.passed_over.iter().map(PassedOverView::from).collect(),
+        }
+    }
+}
+
+/// Workers that get nothing of a job or a task now, for one reason.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(crate) struct PassedOverView {
+    pub(crate) reason: String,
+    pub(crate) text: String,
+    pub(crate) workers: u64,
+    /// Some of them.
+    pub(crate) peers: Vec<String>,
+}
+
+impl From<&wire::PassedOver> for PassedOverView {
+    fn from(group: &wire::PassedOver) -> Self {
+        Self {
+            reason: printable(&group.reason),
+            text: printable(&group.text),
+            workers: group.workers,
+            peers: group.peers.iter().map(|peer| peer_text(peer)).collect(),
         }
     }
 }
@@ -100,6 +163,8 @@ pub(crate) struct SpecView {
     pub(crate) deadline_secs: f64,
     pub(crate) quorum: u32,
     pub(crate) seed: u64,
+    /// The only peers that get attempts; any when empty.
+    pub(crate) on: Vec<String>,
 }
 
 impl From<&wire::JobSpec> for SpecView {
@@ -131,6 +196,7 @@ impl From<&wire::JobSpec> for SpecView {
             deadline_secs: secs_between(0, spec.deadline_millis),
             quorum: spec.quorum,
             seed: spec.seed,
+            on: spec.on.iter().map(|peer| peer_text(peer)).collect(),
         }
     }
 }
@@ -144,6 +210,7 @@ pub(crate) struct TaskView {
     pub(crate) input: Option<String>,
     pub(crate) state: String,
     pub(crate) waits_for: Option<String>,
+    pub(crate) passed_over: Vec<PassedOverView>,
     pub(crate) attempts: Vec<AttemptView>,
     pub(crate) result: Option<ResultLine>,
 }
@@ -175,6 +242,7 @@ impl From<&wire::TaskInfo> for TaskView {
             input: text(&info.input),
             state: printable(&info.state),
             waits_for: text(&info.waits_for),
+            passed_over: info.passed_over.iter().map(PassedOverView::from).collect(),
             attempts: info.attempts.iter().map(attempt).collect(),
             result: info.result.as_ref().map(result_line),
         }

@@ -23,7 +23,7 @@ use talka_coordinator_peer::store::{
 use talka_core::{
     coordinator::{
         Batch, FinalOutput, FinalRow, Grant, JobRow, LeaseItem, LeaseRow, PeerRow, PendingOutput,
-        PendingReport, PendingRow, ShardRow, TaskVerdict,
+        PendingReport, PendingRow, ShardRow, Standing, TaskVerdict,
     },
     ids::{
         AttemptId, BlobHash, InputDigest, JobId, LeaseId, OutcomeDigest, PeerId, PeerNo, ResultDigest, TaskId,
@@ -162,11 +162,20 @@ fn job_row() -> JobRow {
         quorum: 2,
         seed: 0,
         clock_secs: 0,
+        priority: 0,
+        on: vec![],
     };
     let spec = spec.validate().expect("valid");
     let submission = Submission { request: [0; 16], submitter: PeerId::new([0; 32]), spec };
     let submitted = Timestamp::from_millis(0);
-    JobRow { job: JOB, submission: Arc::new(submission), submitted, state: JobState::Running, ended: None }
+    JobRow {
+        job: JOB,
+        submission: Arc::new(submission),
+        submitted,
+        state: JobState::Running,
+        ended: None,
+        standing: Standing::default(),
+    }
 }
 
 /// Neighbouring tasks go to the same peer, the two replicas to different ones.
@@ -260,5 +269,24 @@ fn load(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, commits, load, size);
+/// A restart of a job whose first task is a straggler behind two million finished ones.
+fn straggler(criterion: &mut Criterion) {
+    const TASKS: u64 = 2_000_000;
+    let mut grid = Grid::new(LOADS[1]);
+    let tasks: Vec<u64> = (1..TASKS).collect();
+    for part in tasks.chunks(50_000) {
+        let finals = part.iter().map(|index| final_row(*index)).collect();
+        let batch = Batch { finals, ..Batch::default() };
+        grid.store.commit(grid.store.last_seq().next(), &batch).expect("a commit");
+    }
+    let shard = ShardRow { cursor: TASKS, done: TASKS - 1, ..ShardRow::default() };
+    let batch = Batch { shards: [(JOB, shard)].into(), ..Batch::default() };
+    grid.store.commit(grid.store.last_seq().next(), &batch).expect("a commit");
+    let mut group = criterion.benchmark_group("load");
+    group.sample_size(10);
+    group.bench_function("1 open below 2,000,000 final", |bencher| bencher.iter(|| grid.store.load()));
+    group.finish();
+}
+
+criterion_group!(benches, commits, load, straggler, size);
 criterion_main!(benches);

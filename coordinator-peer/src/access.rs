@@ -25,6 +25,10 @@ pub(crate) const ACCESS: &[(&str, Access)] = &[
     ("/talka.v1.Jobs/Results", Access::Submitter),
     ("/talka.v1.Jobs/Tasks", Access::Submitter),
     ("/talka.v1.Jobs/Explain", Access::Submitter),
+    ("/talka.v1.Jobs/ExplainJob", Access::Submitter),
+    ("/talka.v1.Jobs/Pause", Access::Submitter),
+    ("/talka.v1.Jobs/Resume", Access::Submitter),
+    ("/talka.v1.Jobs/SetPriority", Access::Submitter),
 ];
 
 /// Tells roles apart: the token makes a submitter, a key a peer; whoever connects by TCP from this machine may

@@ -24,6 +24,7 @@ use talka_core::{
     job::{BlobRef, JobState, Submission},
     limits,
     packing::InputIndex,
+    precedence::Priority,
     quantities::Timestamp,
     swarm::{Answer, Tracker},
     validation::Agreed,
@@ -60,6 +61,8 @@ pub(crate) enum Event {
     },
     /// A job is not wanted any more.
     Cancel(JobId, oneshot::Sender<Result<(), Refusal>>),
+    /// Somebody changes where a job stands while it runs.
+    Steer(JobId, Steering, oneshot::Sender<Result<(), Refusal>>),
     /// An agreed output was fetched.
     OutputFetched { task: TaskId, agreed: Agreed, blob: BlobRef, bad: Vec<u32> },
     /// An agreed output can't be had.
@@ -74,6 +77,14 @@ pub(crate) enum Event {
 
 /// The answer to a question, ready to be sent once the round is durable.
 pub(crate) type Answered = Box<dyn FnOnce() + Send>;
+
+/// What people change of a job while it runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Steering {
+    Pause,
+    Resume,
+    Priority(Priority),
+}
 
 /// What a peer says about a blob.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -283,6 +294,14 @@ impl Reactor {
             }
             Event::Cancel(job, reply) => {
                 let answer = self.coordinator.on_cancel(now, job, fx);
+                self.gathering.answers.push(Box::new(move || drop(reply.send(answer))));
+            }
+            Event::Steer(job, steering, reply) => {
+                let answer = match steering {
+                    Steering::Pause => self.coordinator.on_pause(now, job, fx),
+                    Steering::Resume => self.coordinator.on_resume(now, job, fx),
+                    Steering::Priority(priority) => self.coordinator.on_priority(now, job, priority, fx),
+                };
                 self.gathering.answers.push(Box::new(move || drop(reply.send(answer))));
             }
             Event::OutputFetched { task, agreed, blob, bad } => {

@@ -83,11 +83,11 @@ impl Submissions {
         spec: JobSpec,
         events: &Events,
     ) -> Result<JobId, Status> {
-        let known =
-            context.reactor.ask(move |coordinator: &Coordinator| coordinator.job_of_request(&request));
-        if let Some(job) = known.await? {
+        let known = move |coordinator: &Coordinator| coordinator.job_of_request(submitter, request);
+        if let Some(job) = context.reactor.ask(known).await? {
             return Ok(job);
         }
+        check_targets(context, &spec).await?;
         let tag = format!("request/{:032x}", u128::from_be_bytes(request));
         self.pull(submitter, &spec, &tag, events).await?;
         self.check_bundle(&spec).await?;
@@ -175,4 +175,21 @@ impl Submissions {
             Status::unavailable("the coordinator can't read a blob that it has just stored")
         })
     }
+}
+
+/// Refuses a job that is meant for peers that were never here: it would wait for a typing error.
+async fn check_targets(context: &Context, spec: &JobSpec) -> Result<(), Status> {
+    let targets = spec.on.clone();
+    let unknown = move |coordinator: &Coordinator| -> Vec<String> {
+        let unknown = targets.iter().filter(|peer| !coordinator.knows(**peer));
+        unknown.map(ToString::to_string).collect()
+    };
+    let unknown = context.reactor.ask(unknown).await?;
+    if unknown.is_empty() {
+        return Ok(());
+    }
+    Err(Status::not_found(format!(
+        "the job is meant for peers that were never connected here: {}; `talka peer list --json` shows who is",
+        unknown.join(", ")
+    )))
 }

@@ -306,6 +306,8 @@ impl From<&JobSpec> for wire::JobSpec {
             quorum: spec.quorum(),
             seed: spec.seed,
             clock_secs: spec.clock_secs,
+            priority: spec.priority().get(),
+            on: spec.on.iter().map(|peer| id_bytes(peer.as_bytes())).collect(),
         }
     }
 }
@@ -341,6 +343,8 @@ impl TryFrom<wire::JobSpec> for JobSpec {
             quorum: spec.quorum,
             seed: spec.seed,
             clock_secs: spec.clock_secs,
+            priority: spec.priority.into(),
+            on: spec.on.iter().map(|peer| id("on", peer)).collect::<Result<_, InvalidMessage>>()?,
         };
         raw.validate().map_err(|error| InvalidMessage::new("spec", error.to_string()))
     }
@@ -426,6 +430,8 @@ mod tests {
             quorum: 3,
             seed: 8,
             clock_secs: CLOCK_SECS_DEFAULT,
+            priority: -7,
+            on: vec![PeerId::new([1; 32]), PeerId::new([2; 32]), PeerId::new([3; 32])],
         }
         .validate()
         .expect("a valid job")
@@ -469,6 +475,9 @@ mod tests {
         assert_eq!(field(wire::JobSpec { inputs: None, ..good.clone() }), "inputs");
         assert_eq!(field(wire::JobSpec { bundle: None, ..good.clone() }), "bundle");
         assert_eq!(field(wire::JobSpec { quorum: 0, ..good.clone() }), "spec");
+        assert_eq!(field(wire::JobSpec { priority: 101, ..good.clone() }), "spec");
+        let cut = vec![RawBytes::from_static(&[1; 31])];
+        assert_eq!(field(wire::JobSpec { on: cut, ..good.clone() }), "on");
         let short = wire::Blob { hash: RawBytes::from_static(b"x"), size: 1 };
         assert_eq!(field(wire::JobSpec { bundle: Some(short), ..good }), "hash");
         let report = wire::Report::default();

@@ -1,5 +1,7 @@
 //! `talka job …`.
 
+pub(crate) mod steer;
+
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Args, Subcommand, builder::FalseyValueParser};
@@ -10,6 +12,7 @@ use talka_core::{
 };
 use talka_proto::wire;
 
+use self::steer::Change;
 use super::CoordinatorFlags;
 use crate::{
     client::{self, Client},
@@ -44,6 +47,18 @@ pub(crate) enum JobCommand {
     /// Cancel jobs: what is not final by then never will be.
     #[command(after_help = "Example:\n  talka job cancel last")]
     Cancel(JobsFlags),
+    /// Pause jobs: what runs may finish, nothing more is handed out.
+    #[command(after_help = "Example:\n  talka job pause 1-3")]
+    Pause(JobsFlags),
+    /// Go on with jobs that were paused.
+    #[command(after_help = "Example:\n  talka job resume all")]
+    Resume(JobsFlags),
+    /// Move jobs among those of their submitter: higher priority goes first, then age.
+    #[command(after_help = "Example:\n  talka job priority last 10")]
+    Priority(steer::PriorityFlags),
+    /// Say what jobs wait for, and why workers get nothing of them now.
+    #[command(after_help = "Example:\n  talka job explain last")]
+    Explain(JobsFlags),
     /// List the results of a job, or write them into a directory.
     #[command(after_help = "Example:\n  talka job results last --follow -o results/\n\n\
         DIR/<index>.out is the standard output of a task, DIR/<index>/NAME its /out files, DIR/<index>.err the\n\
@@ -107,9 +122,14 @@ impl JobCommand {
     pub(crate) async fn run(self, out: Out) -> anyhow::Result<ExitCode> {
         let flags = match &self {
             Self::List(flags) => &flags.coordinator,
-            Self::Info(flags) | Self::Wait(flags) | Self::Progress(flags) | Self::Cancel(flags) => {
-                &flags.coordinator
-            }
+            Self::Info(flags)
+            | Self::Wait(flags)
+            | Self::Progress(flags)
+            | Self::Cancel(flags)
+            | Self::Pause(flags)
+            | Self::Resume(flags)
+            | Self::Explain(flags) => &flags.coordinator,
+            Self::Priority(flags) => &flags.coordinator,
             Self::Results(flags) => &flags.coordinator,
         };
         let client = Client::connect(flags).await?;
@@ -119,6 +139,12 @@ impl JobCommand {
             Self::Wait(flags) => wait(&client, out, &flags.jobs, false).await,
             Self::Progress(flags) => wait(&client, out, &flags.jobs, true).await,
             Self::Cancel(flags) => cancel(&client, out, &flags.jobs).await,
+            Self::Pause(flags) => steer::change(&client, out, &flags.jobs, Change::Pause).await,
+            Self::Resume(flags) => steer::change(&client, out, &flags.jobs, Change::Resume).await,
+            Self::Priority(flags) => {
+                steer::change(&client, out, &flags.jobs, Change::Priority(flags.priority)).await
+            }
+            Self::Explain(flags) => steer::explain(&client, out, &flags.jobs).await,
             Self::Results(flags) => results(&client, out, flags).await,
         };
         client.close().await;
@@ -138,8 +164,9 @@ async fn list(client: &Client, out: Out, limit: u64) -> anyhow::Result<ExitCode>
     let row = |view: JobView| {
         [
             view.job.to_string(),
+            view.shown_state().to_owned(),
+            view.priority.to_string(),
             view.name,
-            view.state,
             view.tasks.to_string(),
             view.done.to_string(),
             view.failed.to_string(),
@@ -148,7 +175,7 @@ async fn list(client: &Client, out: Out, limit: u64) -> anyhow::Result<ExitCode>
         ]
     };
     out.table(
-        ["job", "name", "state", "tasks", "done", "failed", "credit", "submitted"],
+        ["job", "state", "priority", "name", "tasks", "done", "failed", "credit", "submitted"],
         views.into_iter().map(row),
     )?;
     Ok(ExitCode::SUCCESS)
@@ -160,7 +187,7 @@ async fn info(client: &Client, out: Out, selector: &Selector) -> anyhow::Result<
     if out.is_quiet() {
         infos.iter().try_for_each(|info| {
             let view = JobView::new(info, now);
-            out.line(format!("{} {}", view.job, view.state))
+            out.line(format!("{} {}", view.job, view.shown_state()))
         })?;
     } else if out.is_json() {
         let views = infos.iter().map(|info| InfoView {
@@ -180,8 +207,9 @@ fn print_info(out: Out, info: &wire::JobInfo, now: u64) -> anyhow::Result<()> {
     let job = JobView::new(info, now);
     let mut rows = vec![
         ("job", job.job.to_string()),
+        ("state", job.shown_state().to_owned()),
+        ("priority", job.priority.to_string()),
         ("name", job.name),
-        ("state", job.state),
         (
             "tasks",
             format!("{}: {} done, {} failed, {} cancelled", job.tasks, job.done, job.failed, job.cancelled),
@@ -208,6 +236,7 @@ fn print_info(out: Out, info: &wire::JobInfo, now: u64) -> anyhow::Result<()> {
             ("deadline", format::span(spec.deadline_secs).to_string()),
             ("quorum", spec.quorum.to_string()),
             ("seed", spec.seed.to_string()),
+            ("on", if spec.on.is_empty() { "any peer".into() } else { spec.on.join(" ") }),
         ]);
     }
     out.fields(rows)

@@ -3,6 +3,7 @@
 //! One file per noun. Each holds the raw flags and the commands; what needs checking beyond what clap
 //! does is turned into a validated value by one `TryFrom` that reports all problems at once.
 
+mod archive;
 mod bench;
 mod bundle;
 mod completions;
@@ -18,7 +19,7 @@ mod submit;
 mod task;
 mod worker;
 
-pub(crate) use program::{Program, ProgramFlags};
+pub(crate) use program::{Program, ProgramFlags, Terms};
 
 use std::{ffi::OsString, path::Path, process::ExitCode};
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use talka_core::{
-    ids::BlobHash,
+    ids::{BlobHash, PeerId},
     job::{BlobRef, CLOCK_SECS_DEFAULT, Dataset, Inputs, RawJobSpec, TaskLimits},
     quantities::{Bytes, Span},
 };
@@ -56,18 +56,25 @@ pub(crate) struct Program {
     pub(crate) draft: RawJobSpec,
 }
 
+/// What a job is besides its program and its inputs.
+#[derive(Debug, Default)]
+pub(crate) struct Terms {
+    /// `None`: the program's file name.
+    pub(crate) name: Option<String>,
+    /// Peers that must agree.
+    pub(crate) quorum: u32,
+    /// See [`RawJobSpec::priority`].
+    pub(crate) priority: i64,
+    /// See [`RawJobSpec::on`].
+    pub(crate) on: Vec<PeerId>,
+}
+
 /// A blob that is not known yet: it breaks no rule.
 const UNKNOWN: BlobRef = BlobRef { hash: BlobHash::new([0; 32]), size: Bytes::new(0) };
 
 impl ProgramFlags {
     /// Checks everything that can be checked before a file is read. Each problem goes to `problems`.
-    pub(crate) fn validate(
-        self,
-        inputs: Inputs,
-        name: Option<String>,
-        quorum: u32,
-        problems: &mut Problems,
-    ) -> Program {
+    pub(crate) fn validate(self, inputs: Inputs, terms: Terms, problems: &mut Problems) -> Program {
         let defaults = TaskLimits::default();
         let limits = TaskLimits {
             memory: problems.parsed("--memory", self.memory.as_deref(), defaults.memory),
@@ -83,7 +90,7 @@ impl ProgramFlags {
             .collect();
         let env = problems.pairs("--env", "NAME=VALUE", self.env);
         let draft = RawJobSpec {
-            name: name.unwrap_or_else(|| module_name(&self.module)),
+            name: terms.name.unwrap_or_else(|| module_name(&self.module)),
             bundle: UNKNOWN,
             inputs,
             args: self.args,
@@ -93,9 +100,11 @@ impl ProgramFlags {
                 .map(|(name, _)| Dataset { name: name.clone(), blob: UNKNOWN })
                 .collect(),
             limits,
-            quorum,
+            quorum: terms.quorum,
             seed,
             clock_secs: CLOCK_SECS_DEFAULT,
+            priority: terms.priority,
+            on: terms.on,
         };
         if let Err(invalid) = draft.clone().validate() {
             problems.extend(invalid.problems);
@@ -115,7 +124,7 @@ mod tests {
 
     fn validate(flags: ProgramFlags) -> Result<Program, String> {
         let mut problems = Problems::default();
-        let program = flags.validate(ONE_TASK, None, 2, &mut problems);
+        let program = flags.validate(ONE_TASK, Terms { quorum: 2, ..Terms::default() }, &mut problems);
         problems.into_result(program).map_err(|failure| failure.to_string())
     }
 

@@ -24,7 +24,10 @@ use talka_worker::{
     world,
 };
 
-use super::{bundle, program::ProgramFlags};
+use super::{
+    bundle,
+    program::{ProgramFlags, Terms},
+};
 use crate::{
     error::{Code, Failure},
     format,
@@ -84,7 +87,7 @@ impl RunFlags {
         let mut problems = Problems::default();
         let first: u64 = problems.parsed("--index", self.index.as_deref(), 0);
         let inputs = Inputs::Array { first, count: 1 };
-        let program = self.program.validate(inputs, None, 1, &mut problems);
+        let program = self.program.validate(inputs, Terms { quorum: 1, ..Terms::default() }, &mut problems);
         let program = problems.into_result(program)?;
         let module = Bytes::from(bundle::load(&program.module)?);
         let datasets = read_datasets(&program.datasets)?;

@@ -7,14 +7,14 @@ use std::{
 
 use anyhow::Context;
 use clap::{Args, builder::FalseyValueParser};
-use talka_core::{job::Inputs, limits};
+use talka_core::{ids::PeerId, job::Inputs, limits};
 use talka_proto::wire;
 use tokio_util::sync::CancellationToken;
 
 use super::{
     CoordinatorFlags, EXIT_INTERRUPTED, bundle,
     job::print_end,
-    program::{ONE_TASK, Program, ProgramFlags},
+    program::{ONE_TASK, Program, ProgramFlags, Terms},
 };
 use crate::{
     client::Client,
@@ -58,6 +58,18 @@ pub(crate) struct SubmitFlags {
     /// Name of the job, for people [default: the program's file name].
     #[arg(long, value_name = "NAME", env = "TALKA_NAME", help_heading = "Job")]
     pub(crate) name: Option<String>,
+    /// Among your own jobs, those of higher priority go first: -100 to 100 [default: 0].
+    #[arg(
+        long,
+        value_name = "NUMBER",
+        allow_negative_numbers = true,
+        env = "TALKA_PRIORITY",
+        help_heading = "Job"
+    )]
+    pub(crate) priority: Option<String>,
+    /// Only these peers get tasks of it: keys, as `talka peer list --json` shows them, with commas between.
+    #[arg(long, value_name = "PEERS", value_delimiter = ',', env = "TALKA_ON", help_heading = "Job")]
+    pub(crate) on: Vec<String>,
     /// Wait until the job has ended, and say what failed.
     #[arg(long, env = "TALKA_WAIT", value_parser = FalseyValueParser::new())]
     pub(crate) wait: bool,
@@ -112,7 +124,12 @@ impl TryFrom<SubmitFlags> for SubmitConfig {
             None => Some(Source::Files(flags.each)),
         };
         let quorum = problems.parsed("--quorum", flags.quorum.as_deref(), limits::QUORUM_DEFAULT);
-        let program = flags.program.validate(inputs, flags.name, quorum, &mut problems);
+        let priority = problems.parsed("--priority", flags.priority.as_deref(), 0);
+        let on = flags.on.iter().map(|text| problems.optional("--on", Some(text)));
+        // A peer that is misspelled is one problem, and not one more that there are too few.
+        let on = on.collect::<Vec<_>>().into_iter().collect::<Option<Vec<PeerId>>>().unwrap_or_default();
+        let terms = Terms { name: flags.name, quorum, priority, on };
+        let program = flags.program.validate(inputs, terms, &mut problems);
         problems.into_result(Self {
             program,
             source,
@@ -285,16 +302,36 @@ mod tests {
     }
 
     #[test]
+    fn a_quorum_is_of_the_peers_that_the_job_is_meant_for() {
+        let key = |digit: &str| digit.repeat(64);
+        let on = |on: Vec<String>| SubmitConfig::try_from(SubmitFlags { on, ..flags() });
+        assert_eq!(on(vec![key("a"), key("b")]).expect("two for two").program.draft.on.len(), 2);
+        let message = on(vec![key("a"), key("a")]).expect_err("one for two").to_string();
+        assert!(message.contains("quorum 2 can't be reached by the 1 peer(s)"), "{message}");
+        let message = on(vec![key("a"), "bob".into()]).expect_err("a name").to_string();
+        assert!(message.contains("--on bob: ") && !message.contains("quorum"), "{message}");
+    }
+
+    #[test]
     fn all_problems_are_named() {
         let flags = SubmitFlags {
             array: Some("9-1".into()),
             each_line: Some("-".into()),
             quorum: Some("99".into()),
             name: Some("a\nb".into()),
+            priority: Some("101".into()),
+            on: vec!["nobody".into()],
             ..flags()
         };
         let message = SubmitConfig::try_from(flags).expect_err("broken").to_string();
-        for part in ["exclude each other", "--array 9-1: ", "quorum 99", "name must be"] {
+        for part in [
+            "exclude each other",
+            "--array 9-1: ",
+            "quorum 99",
+            "name must be",
+            "priority 101",
+            "--on nobody",
+        ] {
             assert!(message.contains(part), "{part} is not in {message}");
         }
         let whole = SubmitFlags { array: Some("0-18446744073709551615".into()), ..self::flags() };

@@ -9,7 +9,7 @@ use clap::{Args, Subcommand};
 use talka_core::limits;
 use talka_proto::wire::{self, job_spec::Inputs};
 
-use super::CoordinatorFlags;
+use super::{CoordinatorFlags, job::steer::passed_over};
 use crate::{
     client::{self, Client},
     error::{Code, Failure},
@@ -181,10 +181,14 @@ async fn explain(client: &Client, out: Out, name: TaskName) -> anyhow::Result<()
     if out.is_json() {
         let waits_for = view.waits_for.as_deref();
         return out.json(&serde_json::json!({
-            "task": view.task, "state": view.state, "waits_for": waits_for,
+            "task": view.task, "state": view.state, "waits_for": waits_for, "passed_over": view.passed_over,
         }));
     }
-    out.line(explanation(&view))
+    out.line(explanation(&view))?;
+    if out.is_quiet() {
+        return Ok(());
+    }
+    passed_over(&view.passed_over).try_for_each(|line| out.line(line))
 }
 
 /// One sentence.

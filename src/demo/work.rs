@@ -15,7 +15,7 @@ use super::{
     screen::Screen,
 };
 use crate::{
-    cli::{Program, ProgramFlags},
+    cli::{Program, ProgramFlags, Terms},
     client::Client,
     collect::Collector,
     format::secs_between,
@@ -136,6 +136,6 @@ impl Submitted {
 fn program(name: &str, inputs: Inputs, args: Vec<String>) -> anyhow::Result<Program> {
     let flags = ProgramFlags { module: format!("{name}.wasm").into(), args, ..ProgramFlags::default() };
     let mut problems = Problems::default();
-    let program = flags.validate(inputs, None, QUORUM, &mut problems);
+    let program = flags.validate(inputs, Terms { quorum: QUORUM, ..Terms::default() }, &mut problems);
     Ok(problems.into_result(program)?)
 }

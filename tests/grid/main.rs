@@ -9,6 +9,7 @@
 //! | [`jobs`] | submitting, results, credit: when nothing goes wrong |
 //! | [`failures`] | programs that fail, run too long or are cancelled |
 //! | [`faults`] | workers that lie or die, coordinators that die |
+//! | [`steering`] | jobs that are paused, moved, or meant for some peers |
 //! | [`owner`] | a volunteer who pauses, throttles and finishes |
 //! | [`checkpoints`] | tasks that outlive their worker |
 //! | [`refusals`] | what is not accepted, and what is said about it |
@@ -28,3 +29,4 @@ mod jobs;
 mod local;
 mod owner;
 mod refusals;
+mod steering;

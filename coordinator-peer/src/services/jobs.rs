@@ -8,6 +8,7 @@ use talka_core::{
     ids::{JobId, PeerId, PeerNo, TaskId},
     job::{JobSpec, JobState},
     limits,
+    precedence::Priority,
 };
 use talka_peer::rpc::peer;
 use talka_proto::{
@@ -19,7 +20,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use super::{Context, refused, views};
-use crate::reactor::{Change, Event};
+use crate::reactor::{Change, Event, Steering};
 
 /// See the [module](self).
 pub(crate) struct JobsService(pub(crate) Context);
@@ -100,6 +101,24 @@ impl Jobs for JobsService {
         Ok(Response::new(self.0.info(job).await?))
     }
 
+    async fn pause(&self, request: Request<wire::JobRequest>) -> Result<Response<wire::JobInfo>, Status> {
+        self.0.steer(request.get_ref().job, Steering::Pause).await
+    }
+
+    async fn resume(&self, request: Request<wire::JobRequest>) -> Result<Response<wire::JobInfo>, Status> {
+        self.0.steer(request.get_ref().job, Steering::Resume).await
+    }
+
+    async fn set_priority(
+        &self,
+        request: Request<wire::PriorityRequest>,
+    ) -> Result<Response<wire::JobInfo>, Status> {
+        let wire::PriorityRequest { job, priority } = request.into_inner();
+        let priority = Priority::new(priority.into())
+            .map_err(|error| InvalidMessage::new("priority", error.to_string()))?;
+        self.0.steer(job, Steering::Priority(priority)).await
+    }
+
     type ResultsStream = Stream_<wire::TaskResult>;
 
     async fn results(
@@ -147,9 +166,30 @@ impl Jobs for JobsService {
         let info = self.0.task_info(TaskId { job, index: request.position }).await?;
         Ok(Response::new(info))
     }
+
+    async fn explain_job(
+        &self,
+        request: Request<wire::JobRequest>,
+    ) -> Result<Response<wire::JobExplanation>, Status> {
+        let id = self.0.resolve(request.get_ref().job).await?;
+        let question = move |coordinator: &Coordinator| -> Result<_, Refusal> {
+            Ok((coordinator.job(id)?, coordinator.explain_job(id)?))
+        };
+        let answer = self.0.reactor.ask(question).await?;
+        let (job, view) = answer.map_err(|refusal| refused(&refusal))?;
+        Ok(Response::new(views::job_explanation(&job, view)))
+    }
 }
 
 impl Context {
+    /// Changes where a job stands. The answer comes when that is durable.
+    async fn steer(&self, job: u64, steering: Steering) -> Result<Response<wire::JobInfo>, Status> {
+        let job = self.resolve(job).await?;
+        let answer = self.reactor.call(|reply| Event::Steer(job, steering, reply)).await?;
+        answer.map_err(|refusal| refused(&refusal))?;
+        Ok(Response::new(self.info(job).await?))
+    }
+
     /// The job that a client means: a number, or 0 for the newest.
     async fn resolve(&self, job: u64) -> Result<JobId, Status> {
         if job != 0 {

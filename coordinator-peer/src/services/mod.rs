@@ -57,6 +57,7 @@ pub(crate) fn refused(refusal: &Refusal) -> Status {
     let text = refusal.to_string();
     match refusal {
         Refusal::UnknownJob(_) => Status::not_found(text),
+        Refusal::JobEnded(..) => Status::failed_precondition(text),
         Refusal::TooManyJobs(_) | Refusal::TooManyWorkers(_) => Status::resource_exhausted(text),
     }
 }

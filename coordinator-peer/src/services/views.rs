@@ -2,7 +2,8 @@
 
 use talka_core::{
     coordinator::{
-        AttemptView, FinalOutput, FinalRow, Grant, JobProgress, TaskVerdict, TaskView, WorkerView,
+        AttemptView, FinalOutput, FinalRow, Grant, JobProgress, JobView, PassedOverGroup, TaskVerdict,
+        TaskView, WorkerView,
     },
     ids::{PeerId, PeerNo, TaskId},
     job::JobSpec,
@@ -32,6 +33,27 @@ pub(crate) fn job_info(job: &JobProgress) -> wire::JobInfo {
         running: job.open,
         attempts: job.shard.attempts,
         credit_nanos: credit_bytes(job.shard.credit),
+        paused: job.standing.paused,
+        priority: job.standing.priority.get(),
+    }
+}
+
+pub(crate) fn job_explanation(job: &JobProgress, view: JobView) -> wire::JobExplanation {
+    wire::JobExplanation {
+        info: Some(job_info(job)),
+        waits_for: view.waits_for,
+        weight: view.weight.get(),
+        before: view.before as u64,
+        passed_over: view.passed_over.iter().map(passed_over).collect(),
+    }
+}
+
+fn passed_over(group: &PassedOverGroup) -> wire::PassedOver {
+    wire::PassedOver {
+        reason: group.reason.code().into(),
+        text: group.reason.to_string(),
+        workers: group.workers as u64,
+        peers: group.peers.iter().map(|peer| id_bytes(peer.as_bytes())).collect(),
     }
 }
 
@@ -85,6 +107,7 @@ pub(crate) fn open_task(id: TaskId, spec: &JobSpec, input: String, view: TaskVie
         waits_for: view.waits_for,
         attempts: view.attempts.into_iter().map(attempt_info).collect(),
         result: None,
+        passed_over: view.passed_over.iter().map(passed_over).collect(),
     }
 }
 
@@ -100,6 +123,7 @@ pub(crate) fn final_task(id: TaskId, result: wire::TaskResult) -> wire::TaskInfo
         waits_for: String::new(),
         attempts: vec![],
         result: Some(result),
+        passed_over: vec![],
     }
 }
 

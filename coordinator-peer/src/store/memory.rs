@@ -15,6 +15,7 @@ use talka_core::{
     },
     ids::{AttemptId, JobId, LeaseId, PeerId, PeerNo, TaskId},
     limits,
+    precedence::Weight,
 };
 
 use super::{Audit, Backup, Reader, Seq, Store, StoreError, audit::LedgerSum};
@@ -34,6 +35,7 @@ struct Rows {
     pending: BTreeMap<AttemptId, PendingRow>,
     finals: BTreeMap<TaskId, FinalRow>,
     credit: BTreeMap<PeerNo, CreditDelta>,
+    weights: BTreeMap<PeerNo, Weight>,
 }
 
 /// A store on a [`MemoryDisk`].
@@ -114,7 +116,8 @@ impl Rows {
             }
         }
         let exists = |job: &JobId| self.jobs.contains_key(job) || jobs.contains(job);
-        if let Some(job) = batch.shards.keys().chain(batch.ended.keys()).find(|job| !exists(job)) {
+        let mut changed = batch.shards.keys().chain(batch.standings.keys()).chain(batch.ended.keys());
+        if let Some(job) = changed.find(|job| !exists(job)) {
             return Err(StoreError::refused(format!("progress of job {job}, which does not exist")));
         }
         let mut tasks = BTreeSet::new();
@@ -131,7 +134,16 @@ impl Rows {
             self.peers.insert(*no, *id);
             self.numbers.insert(*id, *no);
         }
+        for (peer, weight) in &batch.weights {
+            self.weights.insert(*peer, *weight);
+        }
+        self.weights.retain(|_, weight| *weight != Weight::default());
         self.jobs.extend(batch.jobs.iter().map(|row| (row.job, (row.clone(), ShardRow::default()))));
+        for (job, standing) in &batch.standings {
+            if let Some((row, _)) = self.jobs.get_mut(job) {
+                row.standing = *standing;
+            }
+        }
         for (job, shard) in &batch.shards {
             if let Some((_, known)) = self.jobs.get_mut(job) {
                 *known = *shard;
@@ -169,15 +181,15 @@ impl Rows {
     }
 
     fn snapshot(&self) -> Snapshot {
-        let job = |(job, (row, shard)): (&JobId, &(JobRow, ShardRow))| JobSnapshot {
+        let job = |(row, shard): &(JobRow, ShardRow)| JobSnapshot {
             row: row.clone(),
             shard: *shard,
             leases: vec![],
             pending: vec![],
-            finals: self.finals_from(*job, shard.low).map(|row| row.task.index).collect(),
+            open: self.open(row, shard),
         };
         let mut jobs: BTreeMap<JobId, JobSnapshot> =
-            self.jobs.iter().map(|entry| (*entry.0, job(entry))).collect();
+            self.jobs.iter().map(|(id, entry)| (*id, job(entry))).collect();
         for lease in self.leases.values() {
             jobs.entry(lease.job).and_modify(|job| job.leases.push(lease.clone()));
         }
@@ -185,7 +197,14 @@ impl Rows {
             jobs.entry(attempt.task.job).and_modify(|job| job.pending.push((*attempt, row.clone())));
         }
         let peers = self.peers.iter().map(|(no, id)| PeerRow { no: *no, id: *id });
-        Snapshot { peers: peers.collect(), jobs: jobs.into_values().collect() }
+        let weights = self.weights.clone();
+        Snapshot { peers: peers.collect(), weights, jobs: jobs.into_values().collect() }
+    }
+
+    fn open(&self, row: &JobRow, shard: &ShardRow) -> Vec<u64> {
+        let touched = if row.ended.is_none() { shard.low..shard.cursor } else { 0..0 };
+        let mut finals = self.finals_from(row.job, shard.low).map(|row| row.task.index).peekable();
+        touched.filter(|index| finals.next_if_eq(index).is_none()).collect()
     }
 
     fn finals_from(&self, job: JobId, index: u64) -> impl Iterator<Item = &FinalRow> {

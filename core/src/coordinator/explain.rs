@@ -161,6 +161,11 @@ impl Coordinator {
         self.jobs.get(&id).map(progress).ok_or(Refusal::UnknownJob(id))
     }
 
+    /// Whether a peer was ever here, as a worker or as a submitter.
+    pub fn knows(&self, peer: PeerId) -> bool {
+        self.numbers.contains_key(&peer)
+    }
+
     /// The job of an earlier submission of this submitter with the same request.
     pub fn job_of_request(&self, submitter: PeerId, request: [u8; 16]) -> Option<JobId> {
         self.requests.get(&(submitter, request)).copied()

@@ -33,6 +33,8 @@ fn holder(index: u64, number: u32) -> Holder {
         quorum: 2,
         seed: 7,
         clock_secs: CLOCK_SECS_DEFAULT,
+        priority: 0,
+        on: vec![],
     };
     let spec = Arc::new(spec.validate().expect("a valid job"));
     let attempt = AttemptId { task: TaskId { job: JobId::new(3), index }, number };

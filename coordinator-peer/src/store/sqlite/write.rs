@@ -1,13 +1,18 @@
 //! One batch as one transaction.
 
+use std::collections::BTreeMap;
+
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 use talka_core::{
-    coordinator::{Batch, CreditDelta, FinalOutput, FinalRow, JobRow, LeaseRow, PendingRow, ShardRow},
+    coordinator::{
+        Batch, CreditDelta, FinalOutput, FinalRow, JobRow, LeaseRow, PendingRow, ShardRow, Standing,
+    },
     ids::{AttemptId, JobId, LeaseId, PeerId, PeerNo, ResultDigest},
+    precedence::Weight,
     quantities::{Credit, Timestamp},
 };
 
-use super::key::{task_key, task_keys};
+use super::key::{block_of, task_key, task_keys};
 use crate::store::{Seq, StoreError, packed};
 
 /// What makes this store the one that may write.
@@ -42,8 +47,12 @@ pub(super) fn apply(
         let sql = "INSERT INTO peer(peer, id) VALUES(?1, ?2)";
         transaction.prepare_cached(sql)?.execute(params![peer.no.get(), peer.id.as_bytes()])?;
     }
+    writer.set_weights(&batch.weights)?;
     for job in &batch.jobs {
         writer.add_job(job)?;
+    }
+    for (job, standing) in &batch.standings {
+        writer.set_standing(*job, *standing)?;
     }
     for (job, shard) in &batch.shards {
         writer.update_shard(*job, shard)?;
@@ -80,17 +89,21 @@ impl Writer<'_> {
         let spec = serde_json::to_string(&submission.spec)
             .map_err(|error| StoreError::refused(format!("job {job}: {error}")))?;
         let ended = row.ended.map(Timestamp::millis);
-        self.conn.prepare_cached("INSERT INTO job VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7)")?.execute(params![
-            job,
-            submission.request,
-            submission.submitter.as_bytes(),
-            spec,
-            row.submitted.millis(),
-            row.state as u8,
-            ended
-        ])?;
+        self.conn.prepare_cached("INSERT INTO job VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)")?.execute(
+            params![
+                job,
+                submission.request,
+                submission.submitter.as_bytes(),
+                spec,
+                row.submitted.millis(),
+                row.state as u8,
+                ended,
+                row.standing.paused,
+                row.standing.priority.get()
+            ],
+        )?;
         self.conn
-            .prepare_cached("INSERT INTO shard VALUES(?1, ?1, 0, ?2, 0, 0, 0, 0, 0, 0, 0, ?3, ?4, ?5)")?
+            .prepare_cached("INSERT INTO shard VALUES(?1, ?1, 0, ?2, 0, 0, 0, 0, 0, 0, 0, ?3, ?4, ?5, 0)")?
             .execute(params![
                 job,
                 submission.spec.inputs.count(),
@@ -104,7 +117,7 @@ impl Writer<'_> {
     fn update_shard(&self, job: JobId, row: &ShardRow) -> Result<(), StoreError> {
         let (credit, nanos) = split(row.credit)?;
         let sql = "UPDATE shard SET cursor = ?3, low = ?4, done = ?5, failed = ?6, attempts = ?7, \
-                   credit = ?8, nanos = ?9, last_seq = ?10 WHERE shard_id = ?1 AND epoch = ?2";
+                   credit = ?8, nanos = ?9, last_seq = ?10, numbers = ?11 WHERE shard_id = ?1 AND epoch = ?2";
         let changed = self.conn.prepare_cached(sql)?.execute(params![
             job.get(),
             self.claim.epoch,
@@ -115,9 +128,29 @@ impl Writer<'_> {
             row.attempts,
             credit,
             nanos,
-            self.seq.get()
+            self.seq.get(),
+            row.numbers
         ])?;
         must_exist(changed, job)
+    }
+
+    fn set_standing(&self, job: JobId, standing: Standing) -> Result<(), StoreError> {
+        let sql = "UPDATE job SET paused = ?2, priority = ?3 WHERE job_id = ?1";
+        let values = params![job.get(), standing.paused, standing.priority.get()];
+        must_exist(self.conn.prepare_cached(sql)?.execute(values)?, job)
+    }
+
+    /// The default weight has no row.
+    fn set_weights(&self, weights: &BTreeMap<PeerNo, Weight>) -> Result<(), StoreError> {
+        for (peer, weight) in weights {
+            if *weight == Weight::default() {
+                self.conn.prepare_cached("DELETE FROM weight WHERE peer = ?1")?.execute([peer.get()])?;
+            } else {
+                let sql = "INSERT OR REPLACE INTO weight VALUES(?1, ?2)";
+                self.conn.prepare_cached(sql)?.execute([peer.get(), weight.get()])?;
+            }
+        }
+        Ok(())
     }
 
     fn open_leases<'a>(&self, rows: impl Iterator<Item = &'a LeaseRow>) -> Result<(), StoreError> {
@@ -159,6 +192,7 @@ impl Writer<'_> {
         let mut settle = self.conn.prepare_cached("DELETE FROM pending WHERE task_id = ?1")?;
         let mut insert = self.conn.prepare_cached("INSERT INTO task_final VALUES(?1, ?2, ?3)")?;
         let mut entry = Vec::new();
+        let mut blocks = BTreeMap::<u64, u64>::new();
         for row in rows {
             let key = task_key(row.task)?;
             if row.had_pending {
@@ -169,6 +203,14 @@ impl Writer<'_> {
             let digest = digest.as_ref().map(ResultDigest::as_bytes);
             insert.execute(params![key, digest, entry])?;
             self.add_output(key, &row.output)?;
+            *blocks.entry(block_of(key)).or_default() += 1;
+        }
+        let mut count = self.conn.prepare_cached(
+            "INSERT INTO final_block VALUES(?1, ?2) \
+             ON CONFLICT(block) DO UPDATE SET finals = finals + excluded.finals",
+        )?;
+        for (block, finals) in blocks {
+            count.execute([block, finals])?;
         }
         Ok(())
     }

@@ -7,11 +7,12 @@ use std::sync::Arc;
 use proptest::{prelude::*, test_runner::TestRunner};
 use talka_core::{
     coordinator::{
-        Batch, CreditDelta, FinalOutput, FinalRow, Grant, PeerRow, ShardRow, Snapshot, TaskVerdict,
+        Batch, CreditDelta, FinalOutput, FinalRow, Grant, PeerRow, ShardRow, Snapshot, Standing, TaskVerdict,
     },
     ids::{JobId, PeerId, PeerNo, ResultDigest, TaskId},
     limits,
     outcome::{Exit, Output},
+    precedence::{Priority, Weight},
     quantities::{Credit, Fuel, Timestamp},
 };
 
@@ -69,6 +70,8 @@ conformance! {
     a_store_that_was_taken_over_is_fenced
     a_refused_batch_leaves_nothing_behind
     a_job_that_ended_leaves_nothing_open
+    what_people_change_of_jobs_and_weights_reads_back
+    a_straggler_in_a_huge_job_is_all_that_is_open
     a_page_of_results_is_bounded_in_rows_and_bytes
     credit_beyond_64_bits_is_exact
     a_reader_outlives_its_store
@@ -201,7 +204,9 @@ fn a_refused_batch_leaves_nothing_behind<E: Engine>(make: impl Fn() -> E) {
     commit(store.as_mut(), &job(3));
     commit(store.as_mut(), &finals(vec![final_row(0, empty())]));
     let before = (store.last_seq(), store.load().expect("readable"));
-    for bad in [twice, unknown, peers, job(3)] {
+    let standings = [(JobId::new(9), Standing::default())].into();
+    let unsteered = Batch { standings, ..Batch::default() };
+    for bad in [twice, unknown, unsteered, peers, job(3)] {
         let next = store.last_seq().next();
         let result = store.commit(next, &bad);
         assert!(matches!(result, Err(StoreError::Refused { .. })), "{result:?}");
@@ -223,7 +228,7 @@ fn a_job_that_ended_leaves_nothing_open<E: Engine>(make: impl Fn() -> E) {
     world::numbers(1).take(400).filter(|number| number % 16 != 15).for_each(|number| world.step(number));
     let batch = world.batch();
     let open = |snapshot: &Snapshot| {
-        let open = snapshot.jobs.iter().map(|job| job.leases.len() + job.pending.len());
+        let open = snapshot.jobs.iter().map(|job| job.leases.len() + job.pending.len() + job.open.len());
         open.collect::<Vec<_>>()
     };
     commit(store.as_mut(), &batch);
@@ -235,6 +240,69 @@ fn a_job_that_ended_leaves_nothing_open<E: Engine>(make: impl Fn() -> E) {
     let snapshot = store.load().expect("readable");
     assert_eq!(open(&snapshot), expected);
     assert_eq!((snapshot.jobs[0].row.state, snapshot.jobs[0].row.ended), (ended.0, Some(ended.1)));
+}
+
+fn what_people_change_of_jobs_and_weights_reads_back<E: Engine>(make: impl Fn() -> E) {
+    let engine = make();
+    let mut store = engine.open();
+    let peer = |no: u8| PeerRow { no: PeerNo::new(no.into()), id: PeerId::new([no; 32]) };
+    let weight = |weight| Weight::new(weight).expect("a weight");
+    let standing =
+        |paused, priority| Standing { paused, priority: Priority::new(priority).expect("in range") };
+    let shard = ShardRow { numbers: 7, ..ShardRow::default() };
+    // All in one batch: a job may be paused in the round in which it is taken on.
+    let batch = Batch {
+        peers: vec![peer(1), peer(2)],
+        weights: [(PeerNo::new(1), weight(3)), (PeerNo::new(2), weight(1000))].into(),
+        standings: [(JobId::new(1), standing(true, -100))].into(),
+        shards: [(JobId::new(1), shard)].into(),
+        ..job(3)
+    };
+    commit(store.as_mut(), &batch);
+    let check = |store: &mut dyn Store, paused, priority, weights: &[(u32, u64)]| {
+        let snapshot = store.load().expect("readable");
+        assert_eq!(snapshot.jobs[0].row.standing, standing(paused, priority));
+        assert_eq!(snapshot.jobs[0].shard.numbers, 7);
+        let weights = weights.iter().map(|(no, number)| (PeerNo::new(*no), weight(*number)));
+        assert_eq!(snapshot.weights, weights.collect());
+    };
+    drop(store);
+    let mut store = engine.open();
+    check(store.as_mut(), true, -100, &[(1, 3), (2, 1000)]);
+
+    let batch = Batch {
+        weights: [(PeerNo::new(1), weight(1)), (PeerNo::new(2), weight(5))].into(),
+        standings: [(JobId::new(1), standing(false, 100))].into(),
+        ..Batch::default()
+    };
+    commit(store.as_mut(), &batch);
+    drop(store);
+    check(engine.open().as_mut(), false, 100, &[(2, 5)]);
+}
+
+fn a_straggler_in_a_huge_job_is_all_that_is_open<E: Engine>(make: impl Fn() -> E) {
+    const TASKS: u64 = 20_000;
+    let engine = make();
+    let mut store = engine.open();
+    commit(store.as_mut(), &job(limits::JOB_TASKS_MAX));
+    let open = [3, 1023, 1024, 5000, TASKS - 1];
+    let done = (0..TASKS).filter(|index| !open.contains(index));
+    let rows = done.map(|index| final_row(index, FinalOutput::Inline(Arc::default()))).collect();
+    // Two shares of each block, out of order.
+    let (late, early): (Vec<_>, Vec<_>) = Vec::into_iter(rows).partition(|row| row.task.index % 3 == 0);
+    let shard = ShardRow { cursor: TASKS, low: 3, done: TASKS - 5, ..ShardRow::default() };
+    let shards = || [(JobId::new(1), shard)].into();
+    commit(store.as_mut(), &Batch { shards: shards(), ..finals(early) });
+    commit(store.as_mut(), &Batch { shards: shards(), ..finals(late) });
+    drop(store);
+    let mut store = engine.open();
+    assert_eq!(store.load().expect("readable").jobs[0].open, open);
+
+    commit(store.as_mut(), &finals(vec![final_row(1024, FinalOutput::Nothing)]));
+    assert_eq!(store.load().expect("readable").jobs[0].open, [3, 1023, 5000, TASKS - 1]);
+    let ended = (talka_core::job::JobState::Cancelled, Timestamp::from_millis(1));
+    commit(store.as_mut(), &Batch { ended: [(JobId::new(1), ended)].into(), ..Batch::default() });
+    assert!(store.load().expect("readable").jobs[0].open.is_empty());
 }
 
 fn a_page_of_results_is_bounded_in_rows_and_bytes<E: Engine>(make: impl Fn() -> E) {

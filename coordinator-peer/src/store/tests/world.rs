@@ -8,13 +8,14 @@ use std::{collections::BTreeMap, sync::Arc};
 use talka_core::{
     coordinator::{
         Batch, FinalOutput, FinalRow, Grant, JobRow, LeaseItem, LeaseRow, PeerRow, PendingOutput,
-        PendingReport, PendingRow, ShardRow, TaskVerdict,
+        PendingReport, PendingRow, ShardRow, Standing, TaskVerdict,
     },
     ids::{
         AttemptId, BlobHash, InputDigest, JobId, LeaseId, OutcomeDigest, PeerId, PeerNo, ResultDigest, TaskId,
     },
     job::{BlobRef, CLOCK_SECS_DEFAULT, Inputs, JobState, RawJobSpec, Submission, TaskLimits},
     outcome::{Exit, Limit, NoResult, Output, Trap},
+    precedence::{Priority, Weight},
     quantities::{Bytes, Credit, Fuel, Timestamp},
 };
 
@@ -60,8 +61,11 @@ pub(in crate::store) fn job_row(job: JobId, tasks: u64) -> JobRow {
         quorum: 2,
         seed: u64::MAX,
         clock_secs: CLOCK_SECS_DEFAULT,
+        priority: 7,
+        on: vec![],
     };
     let spec = spec.validate().expect("valid");
+    let standing = Standing { paused: false, priority: spec.priority() };
     let submission = Submission { request: [7; 16], submitter: PeerId::new([9; 32]), spec };
     JobRow {
         job,
@@ -69,6 +73,7 @@ pub(in crate::store) fn job_row(job: JobId, tasks: u64) -> JobRow {
         submitted: Timestamp::from_millis(1_790_000_000_000),
         state: JobState::Running,
         ended: None,
+        standing,
     }
 }
 
@@ -83,8 +88,12 @@ impl World {
             5 => self.close_lease(pick),
             6..=10 => self.report(pick),
             11..=14 => self.finish(pick),
-            _ if pick.is_multiple_of(8) => self.end_job(pick / 8),
-            _ => {}
+            _ => match pick % 8 {
+                0 => self.end_job(pick / 8),
+                1..=3 => self.steer(pick / 8),
+                4 => self.weigh(pick / 8),
+                _ => {}
+            },
         }
     }
 
@@ -206,8 +215,21 @@ impl World {
         self.batch.ended.insert(id, (state, Timestamp::from_millis(pick >> 20)));
     }
 
+    fn steer(&mut self, pick: u64) {
+        let Some(id) = nth(self.jobs.keys(), pick).copied() else { return };
+        let priority = Priority::new(i64::from(pick as i8).clamp(-100, 100)).expect("in range");
+        self.batch.standings.insert(id, Standing { paused: pick.is_multiple_of(2), priority });
+    }
+
+    fn weigh(&mut self, pick: u64) {
+        let Some(peer) = self.peer(pick) else { return };
+        let weight = Weight::new(pick / 3 % 4 + 1).expect("in range");
+        self.batch.weights.insert(peer, weight);
+    }
+
     fn touch(&mut self, id: JobId) {
         if let Some(job) = self.jobs.get_mut(&id) {
+            job.shard.numbers += 1;
             job.shard.low = job.open.keys().next().copied().unwrap_or(job.shard.cursor);
             self.batch.shards.insert(id, job.shard);
         }
