@@ -367,9 +367,10 @@ impl World<'_> {
         };
         // Interrupted ones say so; liars say whatever they like.
         let interrupted = self.scenario.faults.interruption;
-        let answer = match self.goes_wrong(interrupted) || (lies && self.happens(0.5)) {
-            true => answer.resumed(self.pick(0..=1000)),
-            false => answer,
+        let answer = if self.goes_wrong(interrupted) || (lies && self.happens(0.5)) {
+            answer.resumed(self.pick(0..=1000))
+        } else {
+            answer
         };
         let outcome = answer.outcome(attempt, bundle, large);
         let empty_promise = lies && self.happens(0.5);
