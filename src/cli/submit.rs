@@ -57,7 +57,7 @@ pub(crate) struct SubmitFlags {
     #[arg(long, value_name = "FILE", env = "TALKA_SPLIT", help_heading = "Inputs")]
     pub(crate) split: Option<PathBuf>,
     /// Where --split cuts: lines:N, bytes:N (as in bytes:1MiB) or records:FASTA.
-    #[arg(long, value_name = "RULE", env = "TALKA_SPLIT_BY", help_heading = "Inputs")]
+    #[arg(long, value_name = "RULE", env = "TALKA_BY", help_heading = "Inputs")]
     pub(crate) by: Option<String>,
     /// Peers that must agree on each result [default: 2].
     #[arg(long, value_name = "NUMBER", env = "TALKA_QUORUM", help_heading = "Job")]
