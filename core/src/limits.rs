@@ -117,6 +117,14 @@ pub const MODULE_TABLE_ELEMENTS_MAX: u64 = 200_000;
 pub const MODULE_DATA_SEGMENTS_MAX: u32 = 90_000;
 /// Globals of a module.
 pub const MODULE_GLOBALS_MAX: u32 = 10_000;
+/// Types of a module: large programs have some thousands, and each takes memory before anything else is known.
+pub const MODULE_TYPES_MAX: u32 = 50_000;
+/// Imports of a module. WASI has 45 functions; a linker that merges libraries may name each several times.
+pub const MODULE_IMPORTS_MAX: u32 = 1_000;
+/// Exports of a module: as many as it may have functions, for who links with `--export-all`.
+pub const MODULE_EXPORTS_MAX: u32 = MODULE_FUNCTIONS_MAX;
+/// Targets of one `br_table`: Cranelift refuses functions with more than 65,520.
+pub const MODULE_BRANCH_TARGETS_MAX: u32 = 50_000;
 /// CPU time of one compilation.
 pub const COMPILE_CPU_MAX: Duration = Duration::from_mins(1);
 /// Address space of the compile process.

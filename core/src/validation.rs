@@ -39,9 +39,10 @@ pub struct Agreed {
 }
 
 impl Agreed {
-    /// Whether a vote is one for this.
+    /// Whether a vote is one for this. Where no count was agreed on, none is wrong: an uninterrupted vote may come after
+    /// a quorum that had all resumed.
     pub fn includes(&self, vote: Vote) -> bool {
-        self.outcome == vote.outcome && (vote.resumed || self.fuel == Some(vote.fuel))
+        self.outcome == vote.outcome && (vote.resumed || self.fuel.is_none_or(|fuel| fuel == vote.fuel))
     }
 
     /// The canonical result.
@@ -195,6 +196,15 @@ mod tests {
         ] {
             assert_eq!(judge(quorum, votes.iter().copied()), expected, "{quorum} {votes:?}");
         }
+    }
+
+    #[test]
+    fn where_no_count_was_agreed_on_none_is_wrong() {
+        let resumed_ones = Agreed { outcome: outcome(7), fuel: None };
+        assert!(resumed_ones.includes(whole(7, 5)) && !resumed_ones.includes(whole(8, 5)));
+        assert_eq!(resumed_ones.earned([resumed(7, 9), whole(7, 5)]), Fuel::new(5));
+        let counted = Agreed { fuel: Some(Fuel::new(5)), ..resumed_ones };
+        assert!(counted.includes(whole(7, 5)) && !counted.includes(whole(7, 6)));
     }
 
     #[test]

@@ -31,8 +31,8 @@ pub(super) const KERNELS: [Kernel; 5] = [
         name: "nbody",
         native: talka_kernels::nbody,
         module: include_bytes!("../../benches/kernels/wasm/nbody.wasm"),
-        size: 4_000_000,
-        quick_size: 250_000,
+        size: 6_000_000,
+        quick_size: 400_000,
     },
     Kernel {
         name: "matmul",

@@ -19,8 +19,8 @@ use talka_core::{
     quantities::{Bytes as Size, Fuel},
 };
 use talka_worker::sandbox::{
-    Activity, CompileError, Compiler, Control, Executor, ExecutorConfig, JobParts, JobWorld, Place,
-    TaskInput, TaskResult, child, run_one, throttle,
+    Activity, CompileError, Compiler, Executor, ExecutorConfig, JobParts, JobWorld, Place, TaskInput,
+    TaskResult, child, run_one, throttle,
     walls::{self, Wall},
 };
 use tokio::{

@@ -17,7 +17,7 @@ pub fn mandelbrot(rows: u32) -> u64 {
     total
 }
 
-#[inline(always)]
+#[inline]
 fn steps(real: f64, imaginary: f64) -> u32 {
     let (mut re, mut im) = (0.0, 0.0);
     for step in 0..STEPS_MAX {

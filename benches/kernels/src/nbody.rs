@@ -58,7 +58,7 @@ pub fn nbody(steps: u32) -> u64 {
     energy(&bodies).to_bits()
 }
 
-#[inline(always)]
+#[inline]
 fn advance(bodies: &mut [Body; BODIES]) {
     for i in 0..BODIES {
         for j in i + 1..BODIES {
@@ -66,9 +66,9 @@ fn advance(bodies: &mut [Body; BODIES]) {
             let squared = apart[0] * apart[0] + apart[1] * apart[1] + apart[2] * apart[2];
             let pull = STEP_YEARS / (squared * squared.sqrt());
             let (of_i, of_j) = (bodies[i].mass * pull, bodies[j].mass * pull);
-            for axis in 0..3 {
-                bodies[i].velocity[axis] -= apart[axis] * of_j;
-                bodies[j].velocity[axis] += apart[axis] * of_i;
+            for (axis, apart) in apart.into_iter().enumerate() {
+                bodies[i].velocity[axis] -= apart * of_j;
+                bodies[j].velocity[axis] += apart * of_i;
             }
         }
     }

@@ -50,6 +50,7 @@ fn last_block(rest: &[u8], bits: u64) -> [u8; BLOCK_BYTES] {
     block
 }
 
+#[expect(clippy::many_single_char_names, reason = "as in the standard")]
 fn compress(hash: &mut [u32; 8], block: &[u8; BLOCK_BYTES]) {
     let mut words = [0; 64];
     for (word, bytes) in words.iter_mut().zip(block.as_chunks().0) {

@@ -35,8 +35,9 @@ pub fn check(wasm: &[u8]) -> Vec<Problem> {
         );
         return problems.into_vec();
     }
-    let memories = survey::check(wasm, &mut problems);
-    features::check(wasm, memories, &mut problems);
+    if let Some(memories) = survey::check(wasm, &mut problems) {
+        features::check(wasm, memories, &mut problems);
+    }
     problems.into_vec()
 }
 

@@ -81,6 +81,14 @@ rules! {
     DataSegments = "data-segments";
     /// Number of globals.
     Globals = "globals";
+    /// Number of types.
+    Types = "types";
+    /// Number of imports.
+    Imports = "imports";
+    /// Number of exports.
+    Exports = "exports";
+    /// Targets of a `br_table`.
+    BranchTargets = "branch-targets";
     /// More problems than are listed.
     More = "more";
 }

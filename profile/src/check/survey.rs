@@ -4,7 +4,8 @@
 
 use talka_core::limits;
 use wasmparser::{
-    CompositeInnerType, ExternalKind, FuncType, FunctionBody, Import, Parser, Payload, TypeRef, ValType,
+    CompositeInnerType, ExternalKind, FuncType, FunctionBody, Import, Operator, Parser, Payload, TypeRef,
+    ValType,
 };
 
 use super::problem::{Problems, Rule, quoted};
@@ -13,16 +14,28 @@ use crate::{
     wasi::{WASI_MODULE, WasiFunction, Word, wasi_function},
 };
 
-/// Reports what breaks the rules. Returns the number of memories.
-pub(super) fn check(wasm: &[u8], problems: &mut Problems) -> u64 {
+/// Reports what breaks the rules. Returns the number of memories; `None` for a module with so many of something
+/// that it is not to be read any further.
+pub(super) fn check(wasm: &[u8], problems: &mut Problems) -> Option<u64> {
     let mut survey = Survey::default();
-    let whole = survey.read(wasm, problems).is_ok();
+    let whole = match survey.read(wasm, problems) {
+        Ok(Extent::TooMany) => return None,
+        Ok(Extent::Whole) => true,
+        Err(_) => false,
+    };
     survey.judge_counts(problems);
     // A file that is cut short may have had its exports in the part that is lost.
     if whole || survey.exports_seen {
         survey.judge_exports(problems);
     }
-    survey.memories
+    Some(survey.memories)
+}
+
+/// How much of a module was read.
+enum Extent {
+    Whole,
+    /// Up to a section with more entries than it may have.
+    TooMany,
 }
 
 /// What is gathered on the way through the file.
@@ -40,6 +53,7 @@ struct Survey {
     /// Size and index of the largest function body.
     largest_body: (u64, usize),
     most_locals: (u64, usize),
+    most_targets: (u64, usize),
     bodies: usize,
     exports_seen: bool,
     start: Option<(ExternalKind, u32)>,
@@ -48,9 +62,13 @@ struct Survey {
 }
 
 impl Survey {
-    fn read(&mut self, wasm: &[u8], problems: &mut Problems) -> wasmparser::Result<()> {
+    fn read(&mut self, wasm: &[u8], problems: &mut Problems) -> wasmparser::Result<Extent> {
         for payload in Parser::new(0).parse_all(wasm) {
-            match payload? {
+            let payload = payload?;
+            if has_too_many(&payload, problems) {
+                return Ok(Extent::TooMany);
+            }
+            match payload {
                 Payload::TypeSection(section) => {
                     for group in section {
                         self.types.extend(group?.into_types().map(|ty| match ty.composite_type.inner {
@@ -102,7 +120,7 @@ impl Survey {
                 _ => {}
             }
         }
-        Ok(())
+        Ok(Extent::Whole)
     }
 
     fn import(&mut self, import: &Import<'_>, problems: &mut Problems) {
@@ -154,6 +172,14 @@ impl Survey {
             locals += u64::from(group?.0);
         }
         self.most_locals = self.most_locals.max((locals, index));
+        // A target takes a byte at least, so a smaller function has fewer.
+        if range.end - range.start > limits::MODULE_BRANCH_TARGETS_MAX as usize {
+            for operator in body.get_operators_reader()? {
+                if let Operator::BrTable { targets } = operator? {
+                    self.most_targets = self.most_targets.max((targets.len().into(), index));
+                }
+            }
+        }
         Ok(())
     }
 
@@ -179,6 +205,10 @@ impl Survey {
         let what = format!("locals of function {index}");
         let max = limits::MODULE_LOCALS_MAX.into();
         over(Rule::Locals, &what, locals, max, "split the function, or build with optimisation");
+        let (targets, index) = self.most_targets;
+        let what = format!("targets of a br_table in function {index}");
+        let max = limits::MODULE_BRANCH_TARGETS_MAX.into();
+        over(Rule::BranchTargets, &what, targets, max, "split the switch, or look its cases up in a table");
         over(Rule::Tables, "tables", self.tables, limits::MODULE_TABLES_MAX.into(), "use fewer tables");
         let remedy = "link everything into one memory (wasm-opt --multi-memory-lowering)";
         over(Rule::MultiMemory, "memories", self.memories, 1, remedy);
@@ -221,6 +251,25 @@ impl Survey {
             );
         }
     }
+}
+
+/// Reports a section whose entries would take much memory only to be read.
+fn has_too_many(payload: &Payload<'_>, problems: &mut Problems) -> bool {
+    let (rule, what, count, max) = match payload {
+        Payload::TypeSection(section) => (Rule::Types, "types", section.count(), limits::MODULE_TYPES_MAX),
+        Payload::ImportSection(section) => {
+            (Rule::Imports, "imports", section.count(), limits::MODULE_IMPORTS_MAX)
+        }
+        Payload::ExportSection(section) => {
+            (Rule::Exports, "exports", section.count(), limits::MODULE_EXPORTS_MAX)
+        }
+        _ => return false,
+    };
+    if count > max {
+        let remedy = "build with optimisation and --gc-sections; nothing behind them was looked at";
+        problems.add(rule, format!("{what}: {count}, the limit is {max}; {remedy}"));
+    }
+    count > max
 }
 
 fn remedy_of_module(module: &str) -> &'static str {

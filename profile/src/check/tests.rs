@@ -26,6 +26,11 @@ fn each_rule_is_named() {
     let body = format!("(func {})", "(drop (i64.const 0x7fffffffffffffff))".repeat(50_000));
     let locals = format!("(func (local {}))", "i32 ".repeat(10_001));
     let wasi = |name_and_type: &str| format!(r#"(import "wasi_snapshot_preview1" {name_and_type})"#);
+    let types = "(type (func))".repeat(50_001);
+    let imports = wasi(r#""sched_yield" (func (result i32))"#).repeat(1001);
+    let names: String = (0..50_000).map(|number| format!("(export \"{number}\")")).collect();
+    let exports = format!("(func {names})");
+    let switch = format!("(func (br_table {} (i32.const 0)))", "0 ".repeat(50_002));
     let fd_write = r#""fd_write" (func (param i32 i32 i32 i32) (result i32))"#;
     #[rustfmt::skip]
     let table: &[(&str, &[&str])] = &[
@@ -65,6 +70,10 @@ fn each_rule_is_named() {
         ("(table 200001 funcref)", &["table-elements"]),
         (&segments, &["data-segments"]),
         (&max_globals, &["globals"]),
+        (&types, &["types"]),
+        (&imports, &["imports"]),
+        (&exports, &["exports"]),
+        (&switch, &["branch-targets"]),
     ];
     for (extra, expected) in table {
         let shown: String = extra.chars().take(100).collect();

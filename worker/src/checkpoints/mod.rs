@@ -94,7 +94,7 @@ impl Checkpoints {
                     index.add(key, Generation { seq, bytes: found.len() });
                 }
                 // What a process left that died while it wrote.
-                _ if name.ends_with(".tmp") => drop(fs::remove_file(&path)),
+                _ if path.extension().is_some_and(|ending| ending == "tmp") => drop(fs::remove_file(&path)),
                 _ => {}
             }
         }
@@ -307,7 +307,7 @@ impl Keep {
         match spawn_blocking(save).await.map_err(io::Error::other).flatten() {
             Ok(()) => tracing::debug!(key = ?self.key, bytes, "checkpoint written"),
             Err(error) => {
-                tracing::warn!(%error, "a checkpoint can't be written; its attempt goes on without")
+                tracing::warn!(%error, "a checkpoint can't be written; its attempt goes on without");
             }
         }
     }

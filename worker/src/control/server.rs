@@ -48,8 +48,8 @@ pub(crate) async fn serve(socket: Socket, data_dir: PathBuf, shell: mpsc::Sender
             Ok(Some(stream)) => {
                 let server = server.clone();
                 connections.spawn(async move {
-                    let served = timeout(limits::CONTROL_TIMEOUT, server.connection(stream)).await;
-                    if !matches!(served, Ok(Ok(()))) {
+                    let answered = timeout(limits::CONTROL_TIMEOUT, server.connection(stream)).await;
+                    if !matches!(answered, Ok(Ok(()))) {
                         tracing::debug!("a request on the control socket came to nothing");
                     }
                     drop(permit);

@@ -283,9 +283,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn time_is_counted_as_what_it_was() {
         const STEP: Duration = Duration::from_secs(1);
+        type Step = (fn(&Control), [u64; 2]);
         let control = Control::new();
         let _busy = control.busy();
-        let steps: [(fn(&Control), [u64; 2]); 5] = [
+        let steps: [Step; 5] = [
             (|_| (), [1, 1]),
             (|control| control.throttle(true), [1, 2]),
             (Control::pause, [1, 2]),

@@ -246,7 +246,7 @@ impl Warm {
         // Who is paused takes nothing, and that is no fault.
         let mut deadline = Deadline::new(self.attached.control(), SEND_JOB_TIMEOUT);
         tokio::select! {
-            sent = send => sent?,
+            given = send => given?,
             () = deadline.passed() => return Err(io::ErrorKind::TimedOut.into()),
         }
         self.jobs.push_back(LoadedJob { number, world: Arc::downgrade(job), bytes });

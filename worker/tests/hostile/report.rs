@@ -1,5 +1,7 @@
 //! What is found out about a row.
 
+use std::fmt::Write as _;
+
 use serde::{Deserialize, Serialize};
 
 /// Sent from the process of a row, as one line of JSON.
@@ -25,7 +27,7 @@ pub(crate) struct Peaks {
     pub(crate) worker: u64,
 }
 
-/// The reports for people, slowest last.
+/// The reports for people, by name.
 pub(crate) fn table(reports: &[Report]) -> String {
     let mut reports: Vec<_> = reports.iter().collect();
     reports.sort_by(|a, b| a.name.cmp(&b.name));
@@ -37,9 +39,11 @@ pub(crate) fn table(reports: &[Report]) -> String {
     for report in reports {
         let Report { name, outcome, fuel, peaks, secs, .. } = report;
         let (executor, compiler, worker) = (mib(peaks.executor), mib(peaks.compiler), mib(peaks.worker));
-        text.push_str(&format!(
-            "{name:<44} {outcome:<38} {fuel:>13} {executor:>5} MiB {compiler:>5} MiB {worker:>3} MiB {secs:>6.2}\n"
-        ));
+        writeln!(
+            text,
+            "{name:<44} {outcome:<38} {fuel:>13} {executor:>5} MiB {compiler:>5} MiB {worker:>3} MiB {secs:>6.2}"
+        )
+        .expect("a string");
     }
     text
 }

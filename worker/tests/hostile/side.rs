@@ -152,7 +152,8 @@ impl<'r> Side<'r> {
         match (&self.row.expected, end) {
             (Expected::Refused(rule), End::Refused(rules)) if rules.contains(rule.name()) => Ok(()),
             (Expected::TooExpensive, End::NotCompiled(CompileError::TooExpensive))
-            | (Expected::NotCompiled, End::NotCompiled(CompileError::Refused { .. })) => Ok(()),
+            | (Expected::NotCompiled | Expected::Survived, End::NotCompiled(CompileError::Refused { .. }))
+            | (Expected::Survived, End::Refused(_)) => Ok(()),
             (Expected::Ends(exit), End::Ran(outcomes)) if all(outcomes, *exit) => Ok(()),
             (Expected::Writes(bytes), End::Ran(outcomes)) if all(outcomes, Exit::Ok) => {
                 let different = outcomes.iter().flatten().find(|execution| execution.output.stdout != *bytes);
@@ -165,7 +166,6 @@ impl<'r> Side<'r> {
             {
                 Ok(())
             }
-            (Expected::Survived, End::Refused(_) | End::NotCompiled(CompileError::Refused { .. })) => Ok(()),
             (Expected::Survived, End::Ran(outcomes)) => {
                 if outcomes
                     .iter()

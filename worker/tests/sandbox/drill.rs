@@ -67,11 +67,11 @@ struct Attempt(&'static str, bool, Try);
 
 /// Calls the kernel directly; true if it did what it was asked.
 fn call(number: c_long, arguments: [c_long; 5]) -> bool {
-    let [a, b, c, d, e] = arguments;
+    let [first, second, third, fourth, fifth] = arguments;
     // SAFETY: what is passed are numbers and addresses of values that the caller holds; the calls in this file that
     // would change memory of this process only do so within those.
     #[expect(unsafe_code, reason = "there is no safe way to make a call that nobody should make")]
-    let answer = unsafe { libc::syscall(number, a, b, c, d, e) };
+    let answer = unsafe { libc::syscall(number, first, second, third, fourth, fifth) };
     answer >= 0
 }
 
@@ -110,7 +110,8 @@ macro_rules! calls {
     };
 }
 
-/// A number to pass, or the address of the room.
+/// What to pass.
+#[derive(Clone, Copy)]
 enum Argument {
     Number(c_long),
     Room,

@@ -3,11 +3,18 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
-use talka_worker::checkpoints::{Keep, Key};
+use bytes::Bytes;
+use talka_core::outcome::{Execution, Exit};
+use talka_worker::{
+    checkpoints::{Keep, Key},
+    sandbox::{Control, Executor, JobWorld, TaskInput},
+};
+use tokio::sync::mpsc;
 
-use super::*;
+use super::{WASI, executor, job, kill, limits, run, until};
 
 /// Writes to everything that is kept, looks at clock and chance, then offers checkpoints for so many rounds, and writes
 /// and looks again. A program that finds a checkpoint begins with the second half, and at its end does `after`.

@@ -339,12 +339,11 @@ impl Tree {
             let Some(entries) = id.and_then(|id| self.entries(id).ok()) else { continue };
             for (name, child) in entries {
                 let path = if prefix.is_empty() { name.to_string() } else { format!("{prefix}/{name}") };
-                match self.bytes(*child) {
-                    Ok(bytes) => found.push((path, Some(bytes))),
-                    Err(_) => {
-                        found.push((path.clone(), None));
-                        open.push((path, Some(*child)));
-                    }
+                if let Ok(bytes) = self.bytes(*child) {
+                    found.push((path, Some(bytes)));
+                } else {
+                    found.push((path.clone(), None));
+                    open.push((path, Some(*child)));
                 }
             }
         }

@@ -82,9 +82,11 @@ fn vectors(count: u32) -> String {
 
 fn parameters(count: usize) -> String {
     let zeros = "(v128.load (i32.const 0))".repeat(count);
-    let own: String = (0..count).map(|index| format!("(local.get {index})")).collect();
-    let later: String =
-        (0..count).map(|index| format!("(v128.store (i32.const 0) (local.get {index}))")).collect();
+    let own = (0..count).map(|index| format!("(local.get {index})")).collect::<Vec<_>>().concat();
+    let later = (0..count)
+        .map(|index| format!("(v128.store (i32.const 0) (local.get {index}))"))
+        .collect::<Vec<_>>()
+        .concat();
     let types = "v128 ".repeat(count);
     format!("(func $g (param {types}) (call $g {own}) {later}) (func $f (call $g {zeros}))")
 }
@@ -97,7 +99,7 @@ fn results(count: usize) -> String {
 fn both(count: usize) -> String {
     let types = "v128 ".repeat(count);
     let zeros = "(v128.load (i32.const 0))".repeat(count);
-    let own: String = (0..count).map(|index| format!("(local.get {index})")).collect();
+    let own = (0..count).map(|index| format!("(local.get {index})")).collect::<Vec<_>>().concat();
     format!(
         "(func $g (param {types}) (result {types}) (call $g {own}))
         (func $f (call $g {zeros}) {})",

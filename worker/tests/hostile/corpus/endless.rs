@@ -156,13 +156,12 @@ fn host_calls() -> Vec<Row> {
     let plain = |name, call| storm(name, String::new(), call);
     // 900 files below `dir`.
     let full = |dir: &str| {
-        let make = format!(
+        let make =
             "(call $numbered (local.get $i))
             (call $ok (call $path_open (local.get $fd) (i32.const 0) (i32.const 104) (i32.const 4) (i32.const 1)
                 (i64.const 64) (i64.const 0) (i32.const 0) (i32.const 24)))
-            (call $ok (call $fd_close (i32.load (i32.const 24))))"
-        );
-        format!("{dir} {}", guest::repeat(900, &make))
+            (call $ok (call $fd_close (i32.load (i32.const 24))))";
+        format!("{dir} {}", guest::repeat(900, make))
     };
     // The helper wants rights to write, which a directory does not give: this one only reads.
     let open_dir = |path: u32, length: u32| {

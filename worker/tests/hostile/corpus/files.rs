@@ -32,7 +32,11 @@ use errno::{BADF, ILSEQ, INVAL, NOENT, NOTCAPABLE, NOTDIR, NOTEMPTY, OVERFLOW, P
 
 /// Calls and what each must answer.
 fn answers(calls: &[(String, u32)]) -> String {
-    calls.iter().map(|(call, errno)| format!("(call $is (call {call}) (i32.const {errno}))\n")).collect()
+    calls
+        .iter()
+        .map(|(call, errno)| format!("(call $is (call {call}) (i32.const {errno}))\n"))
+        .collect::<Vec<_>>()
+        .concat()
 }
 
 /// A call with these arguments.

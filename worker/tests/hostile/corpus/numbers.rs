@@ -1,5 +1,7 @@
 //! The bits of NaNs: the one thing on which processors may disagree.
 
+use std::fmt::Write as _;
+
 use super::super::row::{Expected, Row};
 
 /// Makes NaNs in as many ways as there are and writes their bits.
@@ -39,21 +41,19 @@ pub(super) fn rows() -> Vec<Row> {
     ];
     let mut start = String::new();
     let mut expected = Vec::new();
-    for (position, single) in singles.iter().enumerate() {
-        start.push_str(&format!("(f32.store (i32.const {}) {single})", 4096 + expected.len()));
-        debug_assert_eq!(expected.len(), 4 * position);
+    for single in &singles {
+        write!(start, "(f32.store (i32.const {}) {single})", 4096 + expected.len()).expect("a string");
         expected.extend(NAN32.to_le_bytes());
     }
     for double in &doubles {
-        start.push_str(&format!(
-            "(i64.store (i32.const {}) (i64.reinterpret_f64 {double}))",
-            4096 + expected.len()
-        ));
+        let at = 4096 + expected.len();
+        write!(start, "(i64.store (i32.const {at}) (i64.reinterpret_f64 {double}))").expect("a string");
         expected.extend(NAN64.to_le_bytes());
     }
     // What a program itself writes into a NaN is its own: it is only moved.
-    start.push_str(&format!("(f64.store (i32.const {}) {})", 4096 + expected.len(), load64(nan64)));
+    write!(start, "(f64.store (i32.const {}) {})", 4096 + expected.len(), load64(nan64)).expect("a string");
     expected.extend([5, 4, 3, 2, 1, 0, 0xf4, 0xff]);
-    start.push_str(&format!("(call $put (i32.const 1) (i32.const 4096) (i32.const {}))", expected.len()));
+    write!(start, "(call $put (i32.const 1) (i32.const 4096) (i32.const {}))", expected.len())
+        .expect("a string");
     vec![Row::text("bits of NaNs", fields, start, Expected::Writes(expected))]
 }

@@ -1,5 +1,7 @@
 //! Time, chance, ends, signals and sockets.
 
+use std::fmt::Write as _;
+
 use talka_core::outcome::{Exit, Limit};
 use talka_worker::sandbox::TaskInput;
 
@@ -132,7 +134,8 @@ fn sockets() -> Row {
     let mut start = String::new();
     for call in calls {
         for (fd, errno) in [("0", NOTSOCK), ("3", NOTSOCK), ("4", BADF), ("-1", BADF)] {
-            start.push_str(&format!("(call $is (call {}) (i32.const {errno}))", call.replace("FD", fd)));
+            let call = call.replace("FD", fd);
+            write!(start, "(call $is (call {call}) (i32.const {errno}))").expect("a string");
         }
     }
     Row::text("sockets", "", start, OK)
