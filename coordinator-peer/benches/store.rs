@@ -260,5 +260,24 @@ fn load(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, commits, load, size);
+/// A restart of a job whose first task is a straggler behind two million finished ones.
+fn straggler(criterion: &mut Criterion) {
+    const TASKS: u64 = 2_000_000;
+    let mut grid = Grid::new(LOADS[1]);
+    let tasks: Vec<u64> = (1..TASKS).collect();
+    for part in tasks.chunks(50_000) {
+        let finals = part.iter().map(|index| final_row(*index)).collect();
+        let batch = Batch { finals, ..Batch::default() };
+        grid.store.commit(grid.store.last_seq().next(), &batch).expect("a commit");
+    }
+    let shard = ShardRow { cursor: TASKS, done: TASKS - 1, ..ShardRow::default() };
+    let batch = Batch { shards: [(JOB, shard)].into(), ..Batch::default() };
+    grid.store.commit(grid.store.last_seq().next(), &batch).expect("a commit");
+    let mut group = criterion.benchmark_group("load");
+    group.sample_size(10);
+    group.bench_function("1 open below 2,000,000 final", |bencher| bencher.iter(|| grid.store.load()));
+    group.finish();
+}
+
+criterion_group!(benches, commits, load, straggler, size);
 criterion_main!(benches);

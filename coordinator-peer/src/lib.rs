@@ -6,12 +6,14 @@
 //! |---|---|
 //! | [`store`] | what is remembered; the only place with SQL |
 //! | `reactor` | the task that owns the state; `writer` is the thread that makes it durable |
+//! | [`archive`] | copies of a coordinator: backup and restore |
 //! | `services` | gRPC: convert, ask, convert back |
 //! | `submission` | taking a job on |
 //! | `outputs` | fetching what is too large for a report |
 //! | `access` | who may call what |
 
 mod access;
+pub mod archive;
 mod clock;
 mod inputs;
 mod outputs;

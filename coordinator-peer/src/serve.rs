@@ -1,9 +1,14 @@
 //! Starting, serving and stopping.
 
-use std::{fs, io, net::SocketAddr, path::Path, sync::Arc};
+use std::{
+    fs, io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use talka_core::{
-    coordinator::{Config, Coordinator, Effects, FetchOutput},
+    coordinator::{Config, Coordinator, Effects, FetchOutput, Snapshot},
     ids::JobId,
     job::{Inputs, JobState},
     limits,
@@ -33,15 +38,21 @@ use crate::{
     outputs,
     reactor::Reactor,
     services::{Context, grid::GridService, jobs::JobsService, ledger::LedgerService, peers::PeersService},
-    store::{Store, StoreError, sqlite::SqliteStore},
+    store::{
+        Store, StoreError,
+        sqlite::{FILE as STORE_FILE, SqliteStore},
+    },
     submission::Submissions,
     writer::Writer,
 };
 
 /// Name of the file with the invite token.
-const TOKEN_FILE: &str = "token";
+pub(crate) const TOKEN_FILE: &str = "token";
 /// Name of the file with the ticket, for commands on the same machine.
-const TICKET_FILE: &str = "ticket";
+pub(crate) const TICKET_FILE: &str = "ticket";
+
+/// Name of the directory with the blob store.
+pub(crate) const BLOBS_DIR: &str = "blobs";
 
 /// The coordinator can't start, or had to stop.
 #[derive(Debug, thiserror::Error)]
@@ -83,8 +94,13 @@ pub enum CoordinatorError {
         address: SocketAddr,
     },
     /// The store can't be used, or a commit failed.
-    #[error(transparent)]
-    Store(#[from] StoreError),
+    #[error("can't use the store {}", file.display())]
+    Store {
+        /// Where it is.
+        file: PathBuf,
+        /// Why not.
+        source: StoreError,
+    },
     /// The blob store can't be used.
     #[error(transparent)]
     Blobs(#[from] BlobError),
@@ -108,20 +124,22 @@ pub async fn run(
     on_ready: impl FnOnce(Ready),
 ) -> Result<(), CoordinatorError> {
     let dir = config.data_dir.as_path();
+    let store_failed = |source| CoordinatorError::Store { file: dir.join(STORE_FILE), source };
     if let Some(address) = config.http.filter(|http| !http.ip().is_loopback() && config.tls.is_none()) {
         return Err(CoordinatorError::HttpNeedsTls { address });
     }
     fs::create_dir_all(dir).map_err(|source| file_error(dir, source))?;
     let identity = Identity::load_or_create(dir)?;
     // Takes the lock, so that a second coordinator on this directory disturbs nothing.
-    let mut store: Box<dyn Store> = Box::new(SqliteStore::open(dir, identity.peer_id())?);
+    let mut store: Box<dyn Store> =
+        Box::new(SqliteStore::open(dir, identity.peer_id()).map_err(store_failed)?);
     let token = load_or_create_token(dir)?;
     let mut listen = EndpointConfig::new(identity);
     if let Some(bind) = config.bind {
         listen.listen = bind;
     }
     let endpoint = PeerEndpoint::bind_same_port(listen, dir).await?;
-    let blobs = BlobStore::open(&dir.join("blobs")).await?;
+    let blobs = BlobStore::open(&dir.join(BLOBS_DIR)).await?;
     let ticket = Ticket { coordinator: endpoint.address(), invite: Some(token) };
     write_durably(&dir.join(TICKET_FILE), ticket.to_string().as_bytes(), Existing::Replace)
         .map_err(|source| file_error(&dir.join(TICKET_FILE), source))?;
@@ -130,7 +148,8 @@ pub async fn run(
     let reverse = ReverseProviders::new(connections.clone());
     let fetcher = Fetcher::new(endpoint.clone(), blobs.clone(), Some(reverse.clone()));
     let submissions = Submissions::new(blobs.clone(), fetcher.clone(), endpoint.address());
-    let (restored, fx, indices) = restore(&config, store.as_mut(), &submissions).await?;
+    let snapshot = store.load().map_err(store_failed)?;
+    let (restored, fx, indices) = restore(&config, snapshot, &submissions).await?;
     let reader = store.reader();
     let writer = Writer::start(store).map_err(|source| task("the store thread", source))?;
     let (to_fetch, wanted) = mpsc::channel::<FetchOutput>(limits::OUTPUT_FETCHES_MAX);
@@ -194,8 +213,7 @@ pub async fn run(
     endpoint.close().await;
     tasks.close();
     blobs.shutdown().await;
-    ended.map_err(|error| task("the reactor", error))??;
-    Ok(())
+    ended.map_err(|error| task("the reactor", error))?.map_err(store_failed)
 }
 
 fn server_of(
@@ -216,10 +234,9 @@ fn server_of(
 /// Loads the state, and the input indices of the jobs that still run.
 async fn restore(
     config: &CoordinatorConfig,
-    store: &mut dyn Store,
+    snapshot: Snapshot,
     submissions: &Submissions,
 ) -> Result<(Coordinator, Effects, InputIndices), CoordinatorError> {
-    let snapshot = store.load()?;
     let mut fx = Effects::default();
     let settings = Config { reconnect_grace: config.reconnect_grace, ..Config::default() };
     let coordinator = Coordinator::restore(settings, clock::now(), snapshot, &mut fx);

@@ -206,16 +206,22 @@ impl Disk {
         tasks.filter(|task| !self.finals.contains_key(task))
     }
 
+    fn open_in(&self, (row, shard): &(JobRow, ShardRow)) -> Vec<u64> {
+        let job = row.job;
+        let touched = if row.ended.is_none() { shard.low..shard.cursor } else { 0..0 };
+        touched.filter(|index| !self.finals.contains_key(&TaskId { job, index: *index })).collect()
+    }
+
     pub(crate) fn snapshot(&self) -> Snapshot {
-        let job = |(id, (row, shard)): (&JobId, &(JobRow, ShardRow))| {
+        let job = |(id, entry): (&JobId, &(JobRow, ShardRow))| {
             let all = tasks_of(*id, 0);
             let pending = self.pending.range(attempts_of(*all.start(), *all.end()));
             JobSnapshot {
-                row: row.clone(),
-                shard: *shard,
+                row: entry.0.clone(),
+                shard: entry.1,
                 leases: self.leases.values().filter(|lease| lease.job == *id).cloned().collect(),
                 pending: pending.map(|(attempt, row)| (*attempt, row.clone())).collect(),
-                finals: self.finals.range(tasks_of(*id, shard.low)).map(|(task, _)| task.index).collect(),
+                open: self.open_in(entry),
             }
         };
         let peers = self.peers.iter().map(|(no, id)| PeerRow { no: *no, id: *id });

@@ -18,7 +18,10 @@ use talka_core::{
 use talka_peer::{rpc::Tls, ticket::Ticket};
 use talka_proto::wire;
 
-use super::CoordinatorFlags;
+use super::{
+    CoordinatorFlags,
+    archive::{BackupFlags, CheckFlags, RestoreFlags},
+};
 use crate::{
     client::{self, Client},
     error::Failure,
@@ -50,6 +53,12 @@ pub(crate) enum CoordinatorCommand {
     /// Show how a coordinator is doing.
     #[command(after_help = "Example:\n  talka coordinator status --json | jq .workers.slots")]
     Status(StatusFlags),
+    /// Copy a coordinator, also while it runs.
+    Backup(BackupFlags),
+    /// Put a copy back.
+    Restore(RestoreFlags),
+    /// Find out whether a coordinator's store is sound.
+    Check(CheckFlags),
 }
 
 /// `talka coordinator start`.
@@ -137,6 +146,9 @@ impl CoordinatorCommand {
             }
             Self::Ticket(flags) => ticket(&flags, out)?,
             Self::Status(flags) => status(&flags, out).await?,
+            Self::Backup(flags) => return flags.run(out).await,
+            Self::Restore(flags) => return flags.run(out).await,
+            Self::Check(flags) => return flags.run(out).await,
         }
         Ok(ExitCode::SUCCESS)
     }

@@ -3,6 +3,7 @@
 //! One file per noun. Each holds the raw flags and the commands; what needs checking beyond what clap
 //! does is turned into a validated value by one `TryFrom` that reports all problems at once.
 
+mod archive;
 mod bench;
 mod bundle;
 mod completions;

@@ -25,8 +25,13 @@ pub enum StoreError {
         dir: PathBuf,
     },
     /// A later version wrote the store. Fatal: this one would misread it.
-    #[error("the store has schema {found}, this version knows {known} at most; use a newer talka")]
+    #[error(
+        "the store {} has schema {found}, and this version of talka knows {known} at most: use the version that wrote \
+         it, or a newer one; nothing was changed", file.display()
+    )]
     NewerSchema {
+        /// Where it is.
+        file: PathBuf,
         /// What the file says.
         found: u32,
         /// What this program can read.
@@ -41,6 +46,24 @@ pub enum StoreError {
         found: u32,
         /// The oldest that this program can read.
         first: u32,
+    },
+    /// An older version wrote the store, and only a coordinator migrates it.
+    #[error(
+        "the store {} has schema {found}, not {known}: start the coordinator once, which migrates it", file.display()
+    )]
+    NotMigrated {
+        /// Where it is.
+        file: PathBuf,
+        /// What the file says.
+        found: u32,
+        /// What it is to be.
+        known: u32,
+    },
+    /// There is no store. Name the data directory of a coordinator.
+    #[error("there is no coordinator here: {} is missing", file.display())]
+    Missing {
+        /// What was looked for.
+        file: PathBuf,
     },
     /// The store could not be brought to a newer schema; it is as it was. Fatal.
     #[error("migration of the store to schema {to} failed")]
@@ -69,7 +92,7 @@ pub enum StoreError {
         found: String,
     },
     /// The file holds what no version ever wrote. Fatal: restore a backup.
-    #[error("the store is damaged: {what}; restore it from a backup")]
+    #[error("the store is damaged ({what}): see talka coordinator check, and restore it from a backup")]
     Damaged {
         /// The row or file.
         what: String,
@@ -77,7 +100,9 @@ pub enum StoreError {
         source: Option<Cause>,
     },
     /// The disk is full. Retry after making room.
-    #[error("the disk of the store is full")]
+    #[error(
+        "the disk of the store is full: make room and start again; nothing that was acknowledged is lost"
+    )]
     Full {
         /// What the engine says.
         source: Cause,
@@ -85,8 +110,18 @@ pub enum StoreError {
     /// Somebody else uses the store, or every reader is taken. Retry later.
     #[error("the store is busy")]
     Busy,
+    /// The file or its directory can't be written. Retry when that is mended.
+    #[error(
+        "the store can't be opened for writing: make its file, directory and disk writable and start again"
+    )]
+    ReadOnly {
+        /// What the engine says.
+        source: Cause,
+    },
     /// The disk failed. Fatal: after a failed sync nobody knows what it holds. The next start will tell.
-    #[error("the disk of the store failed")]
+    #[error(
+        "the disk of the store failed: check the disk, then start again; nothing that was acknowledged is lost"
+    )]
     Io {
         /// What the engine says.
         source: Cause,

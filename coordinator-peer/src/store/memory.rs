@@ -169,15 +169,15 @@ impl Rows {
     }
 
     fn snapshot(&self) -> Snapshot {
-        let job = |(job, (row, shard)): (&JobId, &(JobRow, ShardRow))| JobSnapshot {
+        let job = |(row, shard): &(JobRow, ShardRow)| JobSnapshot {
             row: row.clone(),
             shard: *shard,
             leases: vec![],
             pending: vec![],
-            finals: self.finals_from(*job, shard.low).map(|row| row.task.index).collect(),
+            open: self.open(row, shard),
         };
         let mut jobs: BTreeMap<JobId, JobSnapshot> =
-            self.jobs.iter().map(|entry| (*entry.0, job(entry))).collect();
+            self.jobs.iter().map(|(id, entry)| (*id, job(entry))).collect();
         for lease in self.leases.values() {
             jobs.entry(lease.job).and_modify(|job| job.leases.push(lease.clone()));
         }
@@ -186,6 +186,12 @@ impl Rows {
         }
         let peers = self.peers.iter().map(|(no, id)| PeerRow { no: *no, id: *id });
         Snapshot { peers: peers.collect(), jobs: jobs.into_values().collect() }
+    }
+
+    fn open(&self, row: &JobRow, shard: &ShardRow) -> Vec<u64> {
+        let touched = if row.ended.is_none() { shard.low..shard.cursor } else { 0..0 };
+        let mut finals = self.finals_from(row.job, shard.low).map(|row| row.task.index).peekable();
+        touched.filter(|index| finals.next_if_eq(index).is_none()).collect()
     }
 
     fn finals_from(&self, job: JobId, index: u64) -> impl Iterator<Item = &FinalRow> {

@@ -1,6 +1,6 @@
 //! Coming back: from what a store holds to a coordinator that goes on where it was.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use super::{
     Config, Coordinator,
@@ -33,8 +33,9 @@ pub struct JobSnapshot {
     pub leases: Vec<LeaseRow>,
     /// Reports on tasks that are not final.
     pub pending: Vec<(AttemptId, PendingRow)>,
-    /// Positions of the final tasks from `shard.low` on, ascending.
-    pub finals: Vec<u64>,
+    /// Positions of the touched tasks that are not final, ascending: however far apart they are, there are at most
+    /// [`OPEN_TASKS_MAX`](crate::limits::OPEN_TASKS_MAX) of them. None of a job that has ended.
+    pub open: Vec<u64>,
 }
 
 impl Coordinator {
@@ -63,12 +64,9 @@ impl Coordinator {
         if !running {
             return;
         }
-        let finals: BTreeSet<u64> = snapshot.finals.into_iter().collect();
         let Some(job) = self.jobs.get_mut(&id) else { return };
         // Every touched task that is not final is open, whether or not an attempt of it is known.
-        for index in (job.shard.low..job.shard.cursor).filter(|index| !finals.contains(index)) {
-            job.open.insert(index, Task::default());
-        }
+        job.open = snapshot.open.into_iter().map(|index| (index, Task::default())).collect();
         for (attempt, row) in snapshot.pending {
             if let Some(task) = job.open.get_mut(&attempt.task.index) {
                 let (number, state) = (attempt.number, row.report.into());

@@ -1,5 +1,7 @@
 //! A grid that a test owns, and what it takes to use it.
 
+#![allow(dead_code, unused_imports, reason = "several test programs share it, and each uses a part")]
+
 mod command;
 mod guests;
 mod server;
@@ -26,6 +28,8 @@ pub(crate) use self::{
 pub(crate) struct Grid {
     home: TempDir,
     flags: Vec<String>,
+    /// Variables of the coordinator.
+    variables: Vec<(&'static str, PathBuf)>,
     coordinator: Server,
     ticket: String,
     workers: usize,
@@ -39,11 +43,17 @@ impl Grid {
 
     /// A coordinator with further flags.
     pub(crate) fn start_with(flags: &[&str]) -> Self {
+        Self::start_in(flags, &[])
+    }
+
+    /// A coordinator with further flags and variables.
+    pub(crate) fn start_in(flags: &[&str], variables: &[(&'static str, PathBuf)]) -> Self {
         let home = tempfile::tempdir().expect("a temporary directory");
         let flags: Vec<String> = flags.iter().map(ToString::to_string).collect();
-        let coordinator = start_coordinator(home.path(), &flags);
+        let variables = variables.to_vec();
+        let coordinator = Server::start(coordinator(home.path(), &flags, &variables), "coordinator");
         let ticket = text(coordinator.ready(), "ticket");
-        Self { home, flags, coordinator, ticket, workers: 0 }
+        Self { home, flags, variables, coordinator, ticket, workers: 0 }
     }
 
     /// A coordinator and workers of one slot each.
@@ -125,7 +135,24 @@ impl Grid {
     /// Kills the coordinator as a power cut would, and starts it again on what is on the disk.
     pub(crate) fn restart_coordinator(&mut self) {
         self.coordinator.kill();
-        self.coordinator = start_coordinator(self.home.path(), &self.flags);
+        self.start_coordinator_again();
+    }
+
+    /// Starts the coordinator, which has ended, on what is on the disk.
+    pub(crate) fn start_coordinator_again(&mut self) {
+        let talka = coordinator(self.home.path(), &self.flags, &self.variables);
+        self.coordinator = Server::start(talka, "coordinator");
+    }
+
+    /// Waits until the coordinator fails by itself; returns what it said.
+    pub(crate) fn until_coordinator_fails(&mut self) -> String {
+        self.coordinator.until_it_fails()
+    }
+
+    /// Starts the coordinator, which must refuse; returns what it said.
+    #[track_caller]
+    pub(crate) fn coordinator_refuses_to_start(&self) -> String {
+        coordinator(self.home.path(), &self.flags, &self.variables).run().exits(1).stderr
     }
 
     /// Kills the coordinator for good.
@@ -168,10 +195,10 @@ pub(crate) struct Credit {
     pub(crate) invalid: u64,
 }
 
-fn start_coordinator(home: &Path, flags: &[String]) -> Server {
+fn coordinator(home: &Path, flags: &[String], variables: &[(&str, PathBuf)]) -> Talka {
     let args = ["coordinator", "start", "--bind", "127.0.0.1:0", "--data-dir"];
     let talka = Talka::new(home, args).arg(home.join("coordinator")).args(flags);
-    Server::start(talka, "coordinator")
+    variables.iter().fold(talka, |talka, (name, value)| talka.env(name, value))
 }
 
 /// A field that must be a text.

@@ -39,6 +39,8 @@ pub(crate) struct Server {
     name: String,
     log: PathBuf,
     ready: Value,
+    /// What it says on its standard output after that.
+    lines: mpsc::Receiver<String>,
 }
 
 impl Server {
@@ -60,8 +62,8 @@ impl Server {
                 drop(lines.send(line));
             }
         });
-        let mut server = Self { guard, name: name.to_owned(), log, ready: Value::Null };
-        let line = received.recv_timeout(LONG);
+        let mut server = Self { guard, name: name.to_owned(), log, ready: Value::Null, lines: received };
+        let line = server.lines.recv_timeout(LONG);
         let line = line.unwrap_or_else(|error| panic!("{name} was not ready: {error}\n{}", server.log()));
         server.ready = serde_json::from_str(&line).expect("JSON");
         server
@@ -96,6 +98,17 @@ impl Server {
     pub(crate) fn ends(&mut self) -> ExitStatus {
         let child = &mut self.guard.0;
         until(&format!("{} to stop", self.name), LONG, || child.try_wait().expect("a child"))
+    }
+
+    /// Waits until it ends with an error of its own; returns its log and the error.
+    #[track_caller]
+    pub(super) fn until_it_fails(&mut self) -> String {
+        let child = &mut self.guard.0;
+        let status = until(&format!("{} to fail", self.name), LONG, || child.try_wait().expect("a child"));
+        // The channel closes when the output has been read to its end.
+        let log = self.log() + &self.lines.iter().collect::<Vec<_>>().join("\n");
+        assert_eq!(status.code(), Some(1), "{log}");
+        log
     }
 
     fn log(&self) -> String {

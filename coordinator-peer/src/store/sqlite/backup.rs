@@ -3,7 +3,7 @@
 use std::{fs, fs::File, io, path::Path};
 
 use rusqlite::{
-    Connection,
+    Connection, OpenFlags,
     backup::{self, StepResult},
 };
 
@@ -44,7 +44,7 @@ fn copy(source: &Path, partial: &Path) -> Result<(), StoreError> {
 }
 
 fn check(partial: &Path) -> Result<Audit, StoreError> {
-    let conn = super::connect(partial)?;
+    let conn = super::connect(partial, OpenFlags::empty())?;
     let verdict: String = conn.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
     if verdict != "ok" {
         return Err(StoreError::damaged(format!("the copy says: {verdict}")));

@@ -12,9 +12,8 @@ impl From<Error> for StoreError {
         match (code, source.as_ref()) {
             (Some(ErrorCode::DiskFull), _) => Self::Full { source },
             (Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked), _) => Self::Busy,
-            (Some(ErrorCode::SystemIoFailure | ErrorCode::CannotOpen | ErrorCode::ReadOnly), _) => {
-                Self::Io { source }
-            }
+            (Some(ErrorCode::SystemIoFailure), _) => Self::Io { source },
+            (Some(ErrorCode::CannotOpen | ErrorCode::ReadOnly), _) => Self::ReadOnly { source },
             (Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase), _) => {
                 Self::Damaged { what: "the database file".into(), source: Some(source) }
             }

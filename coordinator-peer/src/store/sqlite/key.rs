@@ -29,6 +29,18 @@ pub(super) fn task_of(key: u64) -> TaskId {
     TaskId { job: JobId::new(key >> INDEX_BITS), index: key & INDEX_MAX }
 }
 
+/// Tasks of one block of `final_block`, as a power of two. A larger block costs a restart more reads for each task
+/// that is open, a smaller one each commit more writes.
+const BLOCK_BITS: u32 = 10;
+
+/// Tasks of one block.
+pub(super) const BLOCK_TASKS: u64 = 1 << BLOCK_BITS;
+
+/// The block of a task's key.
+pub(super) const fn block_of(key: u64) -> u64 {
+    key >> BLOCK_BITS
+}
+
 /// The keys of a job's tasks from position `from` on; empty when no task can be there.
 pub(super) fn task_keys(job: JobId, from: u64) -> RangeInclusive<u64> {
     let last = task_key(TaskId { job, index: INDEX_MAX });

@@ -1,19 +1,19 @@
-//! The whole state, for a restart. One pass over each table of open things; of the ledger only the keys
-//! that the cursor of a job leaves in doubt.
+//! The whole state, for a restart. One pass over each table of open things; of the ledger only the keys of
+//! blocks in which something is open.
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use rusqlite::{Connection, Row, params};
 use talka_core::{
     coordinator::{JobRow, JobSnapshot, LeaseRow, PeerRow, PendingRow, ShardRow, Snapshot},
-    ids::{AttemptId, JobId, LeaseId, PeerId, PeerNo},
+    ids::{AttemptId, JobId, LeaseId, PeerId, PeerNo, TaskId},
     job::{JobSpec, JobState, Submission},
     quantities::Timestamp,
 };
 
 use super::{
     error::InRow,
-    key::{task_keys, task_of},
+    key::{BLOCK_TASKS, block_of, task_key, task_of},
     write::join,
 };
 use crate::store::{StoreError, packed};
@@ -25,7 +25,7 @@ pub(super) fn snapshot(conn: &Connection) -> Result<Snapshot, StoreError> {
     let mut jobs = jobs(conn)?;
     add_leases(conn, &mut jobs)?;
     add_pending(conn, &mut jobs)?;
-    add_finals(conn, &mut jobs)?;
+    add_open(conn, &mut jobs)?;
     Ok(Snapshot { peers: peers(conn)?, jobs: jobs.into_values().collect() })
 }
 
@@ -45,7 +45,10 @@ fn jobs(conn: &Connection) -> Result<Jobs, StoreError> {
     let mut jobs = Jobs::new();
     while let Some(row) = rows.next()? {
         let (row, shard) = (job_row(row)?, shard_row(row)?);
-        let snapshot = JobSnapshot { shard, leases: vec![], pending: vec![], finals: vec![], row };
+        if shard.low > shard.cursor || shard.cursor > row.submission.spec.inputs.count() {
+            return Err(StoreError::damaged(format!("the progress of job {}", row.job)));
+        }
+        let snapshot = JobSnapshot { shard, leases: vec![], pending: vec![], open: vec![], row };
         jobs.insert(snapshot.row.job, snapshot);
     }
     Ok(jobs)
@@ -116,14 +119,38 @@ fn add_pending(conn: &Connection, jobs: &mut Jobs) -> Result<(), StoreError> {
     Ok(())
 }
 
-fn add_finals(conn: &Connection, jobs: &mut Jobs) -> Result<(), StoreError> {
-    let sql = "SELECT task_id FROM task_final WHERE task_id BETWEEN ?1 AND ?2 ORDER BY task_id";
-    let mut statement = conn.prepare(sql)?;
-    for job in jobs.values_mut() {
-        let keys = task_keys(job.row.job, job.shard.low);
-        let rows =
-            statement.query_map(params![keys.start(), keys.end()], |row| Ok(task_of(row.get(0)?).index))?;
-        job.finals = rows.collect::<Result<_, _>>()?;
+/// The touched tasks that are not final, of jobs that have not ended: what full blocks leave over, less the finals
+/// in the others.
+fn add_open(conn: &Connection, jobs: &mut Jobs) -> Result<(), StoreError> {
+    let mut full = conn.prepare(
+        "SELECT block FROM final_block WHERE block BETWEEN ?1 AND ?2 AND finals = ?3 ORDER BY block",
+    )?;
+    let mut finals =
+        conn.prepare("SELECT task_id FROM task_final WHERE task_id BETWEEN ?1 AND ?2 ORDER BY task_id")?;
+    for job in jobs.values_mut().filter(|job| job.row.ended.is_none()) {
+        let key = |index| task_key(TaskId { job: job.row.job, index });
+        let (first, end) = (key(job.shard.low)?, key(job.shard.cursor)?);
+        if first >= end {
+            continue;
+        }
+        let last = end - 1;
+        let blocks = block_of(first)..=block_of(last);
+        let is_full = params![blocks.start(), blocks.end(), BLOCK_TASKS];
+        let full: Vec<u64> = full.query_map(is_full, |row| row.get(0))?.collect::<Result<_, _>>()?;
+        let mut full = full.into_iter().peekable();
+        for block in blocks.filter(|block| full.next_if_eq(block).is_none()) {
+            let of_block = block * BLOCK_TASKS;
+            let keys = first.max(of_block)..=last.min(of_block + (BLOCK_TASKS - 1));
+            let mut rows = finals.query(params![keys.start(), keys.end()])?;
+            let mut next_final = rows.next()?.map(|row| row.get::<_, u64>(0)).transpose()?;
+            for key in keys {
+                if next_final == Some(key) {
+                    next_final = rows.next()?.map(|row| row.get(0)).transpose()?;
+                } else {
+                    job.open.push(task_of(key).index);
+                }
+            }
+        }
     }
     Ok(())
 }

@@ -12,13 +12,13 @@ pub(super) const FILE: &str = "coordinator.lock";
 
 /// Held until it is dropped or the process ends, however it ends.
 #[derive(Debug)]
-pub(super) struct Lock {
+pub(crate) struct Lock {
     _file: File,
 }
 
 impl Lock {
     /// Takes the data directory, which is made if there is none.
-    pub(super) fn take(dir: &Path) -> Result<Self, StoreError> {
+    pub(crate) fn take(dir: &Path) -> Result<Self, StoreError> {
         let failed = |source| StoreError::Directory { dir: dir.into(), source };
         fs::create_dir_all(dir).map_err(failed)?;
         let file = File::options().create(true).append(true).open(dir.join(FILE)).map_err(failed)?;

@@ -23,6 +23,7 @@
 //! other handle on the database file would drop the locks that `SQLite` itself has on it.
 
 mod backup;
+mod check;
 mod error;
 mod key;
 mod load;
@@ -42,7 +43,9 @@ use talka_core::{
     limits,
 };
 
-use self::{lock::Lock, read::Readers, write::Claim};
+pub use self::check::{Check, check};
+pub(crate) use self::lock::Lock;
+use self::{read::Readers, write::Claim};
 use super::{Reader, Seq, Store, StoreError};
 
 /// Name of the database in the data directory.
@@ -50,6 +53,27 @@ pub const FILE: &str = "coordinator.db";
 
 /// Up to 3.51.2, two connections that write and checkpoint at the same time may corrupt the database.
 const OLDEST: (i32, &str) = (3_051_003, "3.51.3");
+
+/// When the write-ahead log is synced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Durability {
+    /// At the end of each commit.
+    Full,
+    /// Before it is moved into the database. Commits since then are lost in a power cut: for the test that shows it.
+    #[cfg(test)]
+    Normal,
+}
+
+impl Durability {
+    /// The value of `synchronous`, as it is set and as it is read back.
+    const fn setting(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Full => ("full", "2"),
+            #[cfg(test)]
+            Self::Normal => ("normal", "1"),
+        }
+    }
+}
 
 /// See the [module](self).
 #[derive(Debug)]
@@ -66,13 +90,14 @@ pub struct SqliteStore {
 impl SqliteStore {
     /// Opens the store in `dir`, makes it if there is none, and claims it for the coordinator `owner`.
     pub fn open(dir: &Path, owner: PeerId) -> Result<Self, StoreError> {
-        if rusqlite::version_number() < OLDEST.0 {
-            return Err(StoreError::OldSqlite { found: rusqlite::version(), needed: OLDEST.1 });
-        }
+        Self::open_with(dir, owner, Durability::Full)
+    }
+
+    fn open_with(dir: &Path, owner: PeerId, durability: Durability) -> Result<Self, StoreError> {
         let lock = Lock::take(dir)?;
         let path = dir.join(FILE);
-        let mut conn = connect(&path)?;
-        set(&conn)?;
+        let mut conn = connect(&path, OpenFlags::SQLITE_OPEN_CREATE)?;
+        set(&conn, durability)?;
         conn.wal_checkpoint_v2(None::<&str>, CheckpointMode::TRUNCATE)?;
         schema::migrate(&mut conn)?;
         let (claim, last) = Claim::take(&mut conn, owner)?;
@@ -120,11 +145,18 @@ impl SqliteStore {
     }
 }
 
+/// The reading side of the store in `dir`, for another process than the one that writes.
+pub(crate) fn reader(dir: &Path) -> Result<Arc<dyn Reader>, StoreError> {
+    let path = dir.join(FILE);
+    schema::must_be_newest(&read::existing(&path)?)?;
+    Ok(Arc::new(Readers::open(&path)?))
+}
+
 /// Opens a connection with what is common to all.
-fn connect(path: &Path) -> Result<Connection, StoreError> {
+fn connect(path: &Path, create: OpenFlags) -> Result<Connection, StoreError> {
+    must_be_new_enough(rusqlite::version_number(), rusqlite::version())?;
     // Without SQLITE_OPEN_URI: a path is a path, even if it begins with `file:`.
-    let flags =
-        OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | create;
     let conn = Connection::open_with_flags(path, flags)?;
     conn.busy_timeout(limits::STORE_BUSY_MAX)?;
     conn.set_prepared_statement_cache_capacity(32);
@@ -133,18 +165,25 @@ fn connect(path: &Path) -> Result<Connection, StoreError> {
     Ok(conn)
 }
 
+/// Refuses a `SQLite` that may corrupt what it is given.
+fn must_be_new_enough(number: i32, found: &'static str) -> Result<(), StoreError> {
+    let (oldest, needed) = OLDEST;
+    if number < oldest { Err(StoreError::OldSqlite { found, needed }) } else { Ok(()) }
+}
+
 /// Settings of the connection that writes.
-fn set(conn: &Connection) -> Result<(), StoreError> {
+fn set(conn: &Connection, durability: Durability) -> Result<(), StoreError> {
     conn.pragma_update(None, "journal_mode", "wal")?;
     let found: String = conn.pragma_query_value(None, "journal_mode", |row| row.get(0))?;
     if found != "wal" {
         return Err(StoreError::Setting { setting: "journal_mode", wanted: "wal", found });
     }
-    conn.pragma_update(None, "synchronous", "full")?;
+    let (name, wanted) = durability.setting();
+    conn.pragma_update(None, "synchronous", name)?;
     let found: i64 = conn.pragma_query_value(None, "synchronous", |row| row.get(0))?;
-    if found != 2 {
-        let found = found.to_string();
-        return Err(StoreError::Setting { setting: "synchronous", wanted: "2", found });
+    let found = found.to_string();
+    if found != wanted {
+        return Err(StoreError::Setting { setting: "synchronous", wanted, found });
     }
     // A negative size is in KiB.
     conn.pragma_update(None, "cache_size", -limits::STORE_CACHE_KIB)?;

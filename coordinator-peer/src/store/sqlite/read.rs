@@ -9,7 +9,7 @@ use std::{
     sync::{Arc, Condvar, Mutex, PoisonError},
 };
 
-use rusqlite::{Connection, Row, params};
+use rusqlite::{Connection, OpenFlags, Row, params};
 use talka_core::{
     coordinator::{CreditDelta, FinalOutput, FinalRow},
     ids::{JobId, PeerId, PeerNo, ResultDigest, TaskId},
@@ -61,9 +61,14 @@ impl Readers {
 
 /// A connection that can't write, whatever it is asked.
 pub(super) fn connect(path: &Path) -> Result<Connection, StoreError> {
-    let conn = super::connect(path)?;
+    let conn = super::connect(path, OpenFlags::empty())?;
     conn.pragma_update(None, "query_only", true)?;
     Ok(conn)
+}
+
+/// The same to a database that may not be there: a question must not make one.
+pub(super) fn existing(path: &Path) -> Result<Connection, StoreError> {
+    if path.is_file() { connect(path) } else { Err(StoreError::Missing { file: path.into() }) }
 }
 
 impl Reader for Readers {
@@ -150,13 +155,13 @@ pub(super) fn audit(conn: &Connection) -> Result<Audit, StoreError> {
 }
 
 /// From the second column on: credit, nanos, validated, invalid.
-fn credit(row: &Row<'_>) -> rusqlite::Result<CreditDelta> {
+pub(super) fn credit(row: &Row<'_>) -> rusqlite::Result<CreditDelta> {
     let credit = join(row.get(1)?, row.get(2)?);
     Ok(CreditDelta { credit, validated: row.get(3)?, invalid: row.get(4)? })
 }
 
 /// From the columns `task_id`, `digest`, `entry`.
-fn entry(row: &Row<'_>) -> Result<(TaskId, Entry), StoreError> {
+pub(super) fn entry(row: &Row<'_>) -> Result<(TaskId, Entry), StoreError> {
     let task = task_of(row.get(0)?);
     let digest: Option<[u8; 32]> = row.get(1)?;
     let entry = packed::entry(digest.map(ResultDigest::new), blob(row, 2)?);

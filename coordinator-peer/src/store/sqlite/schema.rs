@@ -1,5 +1,7 @@
 //! Which tables there are, and how an older store gets them.
 
+use std::path::PathBuf;
+
 use rusqlite::{Connection, TransactionBehavior};
 
 use crate::store::StoreError;
@@ -9,7 +11,7 @@ use crate::store::StoreError;
 const FIRST: u32 = 2;
 
 /// What leads from each schema to the next one. A step that was published is never changed.
-const STEPS: &[&str] = &[include_str!("schema/2.sql")];
+const STEPS: &[&str] = &[include_str!("schema/2.sql"), include_str!("schema/3.sql")];
 
 /// Brings the store to the newest schema.
 pub(super) fn migrate(conn: &mut Connection) -> Result<(), StoreError> {
@@ -19,7 +21,7 @@ pub(super) fn migrate(conn: &mut Connection) -> Result<(), StoreError> {
 /// Takes the steps that are still to be taken, each in a transaction of its own, so that a crash between
 /// leaves a store of a whole number of steps.
 fn run(conn: &mut Connection, steps: &[&str]) -> Result<(), StoreError> {
-    let found: u32 = conn.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    let found = found(conn)?;
     if (1..FIRST).contains(&found) {
         return Err(StoreError::OlderSchema { found, first: FIRST });
     }
@@ -32,8 +34,31 @@ fn run(conn: &mut Connection, steps: &[&str]) -> Result<(), StoreError> {
         };
         take(conn).map_err(|source| StoreError::Migrate { to, source: Box::new(source) })?;
     }
-    let known = u32::try_from(steps.len()).unwrap_or(u32::MAX).saturating_add(FIRST - 1);
-    if found > known { Err(StoreError::NewerSchema { found, known }) } else { Ok(()) }
+    refuse_newer(conn, found, newest(steps))
+}
+
+/// The schema of a store; 0 is an empty file.
+pub(super) fn found(conn: &Connection) -> Result<u32, StoreError> {
+    Ok(conn.pragma_query_value(None, "user_version", |row| row.get(0))?)
+}
+
+/// For those who may not migrate a store, because they only read it.
+pub(super) fn must_be_newest(conn: &Connection) -> Result<(), StoreError> {
+    let (found, known) = (found(conn)?, newest(STEPS));
+    refuse_newer(conn, found, known)?;
+    if found < known { Err(StoreError::NotMigrated { file: file(conn), found, known }) } else { Ok(()) }
+}
+
+fn newest(steps: &[&str]) -> u32 {
+    u32::try_from(steps.len()).unwrap_or(u32::MAX).saturating_add(FIRST - 1)
+}
+
+fn refuse_newer(conn: &Connection, found: u32, known: u32) -> Result<(), StoreError> {
+    if found > known { Err(StoreError::NewerSchema { file: file(conn), found, known }) } else { Ok(()) }
+}
+
+fn file(conn: &Connection) -> PathBuf {
+    conn.path().unwrap_or_default().into()
 }
 
 #[cfg(test)]
@@ -71,7 +96,7 @@ mod tests {
         let mut conn = Connection::open_in_memory().expect("memory");
         conn.pragma_update(None, "user_version", 7).expect("a version");
         let result = run(&mut conn, &["CREATE TABLE a(x)"]);
-        assert!(matches!(result, Err(StoreError::NewerSchema { found: 7, known: FIRST })), "{result:?}");
+        assert!(matches!(result, Err(StoreError::NewerSchema { found: 7, known: FIRST, .. })), "{result:?}");
         assert!(tables(&conn).is_empty());
     }
 
@@ -82,5 +107,30 @@ mod tests {
         let result = run(&mut conn, STEPS);
         assert!(matches!(result, Err(StoreError::OlderSchema { found: 1, first: FIRST })), "{result:?}");
         assert_eq!(tables(&conn), ["old"]);
+    }
+
+    /// The store of the first published schema, with a job of 3,000 tasks of which two thirds are final.
+    #[test]
+    fn a_store_of_an_older_schema_is_brought_to_the_newest() {
+        let mut conn = Connection::open_in_memory().expect("memory");
+        run(&mut conn, &STEPS[..1]).expect("the first schema");
+        conn.execute_batch(
+            "WITH RECURSIVE t(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM t WHERE i < 1999) \
+             INSERT INTO task_final SELECT 1 << 32 | i, NULL, x'02' FROM t",
+        )
+        .expect("rows");
+        migrate(&mut conn).expect("migrated");
+        must_be_newest(&conn).expect("the newest");
+        let mut statement = conn.prepare("SELECT finals FROM final_block ORDER BY block").expect("valid");
+        let counts = statement.query_map([], |row| row.get(0)).expect("readable");
+        assert_eq!(counts.collect::<Result<Vec<u64>, _>>().expect("numbers"), [1024, 976]);
+    }
+
+    #[test]
+    fn whoever_only_reads_refuses_what_has_to_be_migrated_first() {
+        let mut conn = Connection::open_in_memory().expect("memory");
+        run(&mut conn, &STEPS[..1]).expect("the first schema");
+        let result = must_be_newest(&conn);
+        assert!(matches!(result, Err(StoreError::NotMigrated { found: FIRST, .. })), "{result:?}");
     }
 }

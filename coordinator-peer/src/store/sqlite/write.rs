@@ -1,5 +1,7 @@
 //! One batch as one transaction.
 
+use std::collections::BTreeMap;
+
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 use talka_core::{
     coordinator::{Batch, CreditDelta, FinalOutput, FinalRow, JobRow, LeaseRow, PendingRow, ShardRow},
@@ -7,7 +9,7 @@ use talka_core::{
     quantities::{Credit, Timestamp},
 };
 
-use super::key::{task_key, task_keys};
+use super::key::{block_of, task_key, task_keys};
 use crate::store::{Seq, StoreError, packed};
 
 /// What makes this store the one that may write.
@@ -159,6 +161,7 @@ impl Writer<'_> {
         let mut settle = self.conn.prepare_cached("DELETE FROM pending WHERE task_id = ?1")?;
         let mut insert = self.conn.prepare_cached("INSERT INTO task_final VALUES(?1, ?2, ?3)")?;
         let mut entry = Vec::new();
+        let mut blocks = BTreeMap::<u64, u64>::new();
         for row in rows {
             let key = task_key(row.task)?;
             if row.had_pending {
@@ -169,6 +172,14 @@ impl Writer<'_> {
             let digest = digest.as_ref().map(ResultDigest::as_bytes);
             insert.execute(params![key, digest, entry])?;
             self.add_output(key, &row.output)?;
+            *blocks.entry(block_of(key)).or_default() += 1;
+        }
+        let mut count = self.conn.prepare_cached(
+            "INSERT INTO final_block VALUES(?1, ?2) \
+             ON CONFLICT(block) DO UPDATE SET finals = finals + excluded.finals",
+        )?;
+        for (block, finals) in blocks {
+            count.execute([block, finals])?;
         }
         Ok(())
     }

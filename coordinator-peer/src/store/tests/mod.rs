@@ -69,6 +69,7 @@ conformance! {
     a_store_that_was_taken_over_is_fenced
     a_refused_batch_leaves_nothing_behind
     a_job_that_ended_leaves_nothing_open
+    a_straggler_in_a_huge_job_is_all_that_is_open
     a_page_of_results_is_bounded_in_rows_and_bytes
     credit_beyond_64_bits_is_exact
     a_reader_outlives_its_store
@@ -223,7 +224,7 @@ fn a_job_that_ended_leaves_nothing_open<E: Engine>(make: impl Fn() -> E) {
     world::numbers(1).take(400).filter(|number| number % 16 != 15).for_each(|number| world.step(number));
     let batch = world.batch();
     let open = |snapshot: &Snapshot| {
-        let open = snapshot.jobs.iter().map(|job| job.leases.len() + job.pending.len());
+        let open = snapshot.jobs.iter().map(|job| job.leases.len() + job.pending.len() + job.open.len());
         open.collect::<Vec<_>>()
     };
     commit(store.as_mut(), &batch);
@@ -235,6 +236,31 @@ fn a_job_that_ended_leaves_nothing_open<E: Engine>(make: impl Fn() -> E) {
     let snapshot = store.load().expect("readable");
     assert_eq!(open(&snapshot), expected);
     assert_eq!((snapshot.jobs[0].row.state, snapshot.jobs[0].row.ended), (ended.0, Some(ended.1)));
+}
+
+fn a_straggler_in_a_huge_job_is_all_that_is_open<E: Engine>(make: impl Fn() -> E) {
+    const TASKS: u64 = 20_000;
+    let engine = make();
+    let mut store = engine.open();
+    commit(store.as_mut(), &job(limits::JOB_TASKS_MAX));
+    let open = [3, 1023, 1024, 5000, TASKS - 1];
+    let done = (0..TASKS).filter(|index| !open.contains(index));
+    let rows = done.map(|index| final_row(index, FinalOutput::Inline(Arc::default()))).collect();
+    // Two shares of each block, out of order.
+    let (late, early): (Vec<_>, Vec<_>) = Vec::into_iter(rows).partition(|row| row.task.index % 3 == 0);
+    let shard = ShardRow { cursor: TASKS, low: 3, done: TASKS - 5, ..ShardRow::default() };
+    let shards = || [(JobId::new(1), shard)].into();
+    commit(store.as_mut(), &Batch { shards: shards(), ..finals(early) });
+    commit(store.as_mut(), &Batch { shards: shards(), ..finals(late) });
+    drop(store);
+    let mut store = engine.open();
+    assert_eq!(store.load().expect("readable").jobs[0].open, open);
+
+    commit(store.as_mut(), &finals(vec![final_row(1024, FinalOutput::Nothing)]));
+    assert_eq!(store.load().expect("readable").jobs[0].open, [3, 1023, 5000, TASKS - 1]);
+    let ended = (talka_core::job::JobState::Cancelled, Timestamp::from_millis(1));
+    commit(store.as_mut(), &Batch { ended: [(JobId::new(1), ended)].into(), ..Batch::default() });
+    assert!(store.load().expect("readable").jobs[0].open.is_empty());
 }
 
 fn a_page_of_results_is_bounded_in_rows_and_bytes<E: Engine>(make: impl Fn() -> E) {

@@ -147,17 +147,23 @@ impl Store {
         self.finals.range(TaskId { job, index }..=TaskId { job, index: u64::MAX }).map(|(_, row)| row)
     }
 
+    fn open(&self, (row, shard): &(JobRow, ShardRow)) -> Vec<u64> {
+        let job = row.job;
+        let touched = if row.ended.is_none() { shard.low..shard.cursor } else { 0..0 };
+        touched.filter(|index| !self.finals.contains_key(&TaskId { job, index: *index })).collect()
+    }
+
     pub(super) fn snapshot(&self) -> Snapshot {
-        let job = |(id, (row, shard)): (&JobId, &(JobRow, ShardRow))| JobSnapshot {
-            row: row.clone(),
-            shard: *shard,
+        let job = |(id, entry): (&JobId, &(JobRow, ShardRow))| JobSnapshot {
+            row: entry.0.clone(),
+            shard: entry.1,
             leases: self.leases.values().filter(|lease| lease.job == *id).cloned().collect(),
             pending: self
                 .pending
                 .range(pending_of(TaskId { job: *id, index: 0 }, TaskId { job: *id, index: u64::MAX }))
                 .map(|(attempt, row)| (*attempt, row.clone()))
                 .collect(),
-            finals: self.finals_from(*id, shard.low).map(|row| row.task.index).collect(),
+            open: self.open(entry),
         };
         let peers = self.peers.iter().map(|(no, id)| PeerRow { no: *no, id: *id });
         Snapshot { peers: peers.collect(), jobs: self.jobs.iter().map(job).collect() }

@@ -23,7 +23,7 @@ const ACKNOWLEDGED: u64 = 60;
 const COMMITS_MAX: u64 = 20_000;
 
 /// The same history in each process: what a model holds after `last`, and the world that goes on from there.
-fn history(last: Seq) -> (World, MemoryStore) {
+pub(super) fn history(last: Seq) -> (World, MemoryStore) {
     let (mut world, mut model) = (World::default(), MemoryDisk::default().open());
     while model.last_seq() < last {
         let seq = model.last_seq().next();
@@ -32,7 +32,7 @@ fn history(last: Seq) -> (World, MemoryStore) {
     (world, model)
 }
 
-fn next_batch(world: &mut World, seq: Seq) -> talka_core::coordinator::Batch {
+pub(super) fn next_batch(world: &mut World, seq: Seq) -> talka_core::coordinator::Batch {
     numbers(seq.get()).take(30).for_each(|number| world.step(number));
     world.batch()
 }

@@ -1,6 +1,7 @@
 //! What is special about files: locks, damage, a full disk, copies.
 
 mod crash;
+mod power_cut;
 
 use std::{fs, path::Path};
 
@@ -54,7 +55,7 @@ fn a_store_of_a_newer_version_is_refused_and_untouched() {
     drop(conn);
     let before = fs::read(&path).expect("a file");
     let error = open(dir.path()).expect_err("too new");
-    assert!(matches!(error, StoreError::NewerSchema { found: 99, known: 2 }), "{error:?}");
+    assert!(matches!(error, StoreError::NewerSchema { found: 99, known: 3, .. }), "{error:?}");
     assert_eq!(fs::read(&path).expect("a file"), before);
 }
 
@@ -100,6 +101,7 @@ fn a_row_that_no_version_wrote_is_named() {
     check("UPDATE job SET spec = '{}'", "the spec of job");
     check("UPDATE lease SET shard_id = 99", "a row of job 99, which does not exist");
     check("UPDATE shard SET cursor = -1", "a row");
+    check("UPDATE shard SET low = cursor + 1 WHERE job_id > 0", "the progress of job");
 }
 
 #[test]
@@ -156,6 +158,51 @@ fn a_backup_is_a_store_of_its_moment() {
     let mut restored = open(copy.path()).expect("a store");
     assert_eq!(restored.load().expect("readable"), before);
     assert_eq!(restored.last_seq().next(), store.last_seq());
+}
+
+#[test]
+fn a_check_names_what_is_wrong_between_the_tables() {
+    let (dir, _) = filled();
+    let sound = super::check(dir.path()).expect("readable");
+    assert_eq!(sound.problems, [""; 0]);
+    assert!(sound.audit.finals > 0 && sound.jobs > 0 && sound.last_seq == 5);
+    let check = |sql: &str, expected: &str| {
+        let (dir, _) = filled();
+        let store = open(dir.path()).expect("a store");
+        assert!(store.conn.execute(sql, []).expect("valid") > 0, "{sql}");
+        // Beside the store that is open.
+        let problems = super::check(dir.path()).expect("readable").problems;
+        assert!(problems.iter().any(|problem| problem.contains(expected)), "{sql}: {problems:?}");
+    };
+    check("UPDATE credit SET nanos = (nanos + 1) % 1000000000", "but was granted");
+    check("UPDATE shard SET nanos = (nanos + 1) % 1000000000 WHERE job_id > 0", "were granted");
+    check("UPDATE shard SET low = cursor + 1 WHERE job_id > 0", "contradict each other");
+    check("UPDATE shard SET done = done + 1 WHERE job_id > 0", "counts other than its final tasks");
+    check("UPDATE shard SET cursor = 0 WHERE job_id > 0", "that was never handed out");
+    check("UPDATE final_block SET finals = finals + 1", "block");
+    check("DELETE FROM final_block", "block");
+    check("UPDATE lease SET peer = 99999", "unknown peer");
+    check("UPDATE pending SET peer = 99999", "unknown peer");
+    check("UPDATE job SET ended = 1 WHERE ended IS NULL", "of a job that has ended");
+    check("INSERT INTO output SELECT 1 << 32 | 0xfffffff, x'00'", "of no final task");
+    check("DELETE FROM shard WHERE job_id IN (SELECT task_id >> 32 FROM task_final)", "there is no such job");
+}
+
+#[test]
+fn a_question_makes_no_store_where_none_is() {
+    let dir = tempdir().expect("a directory");
+    let error = super::check(dir.path()).expect_err("nothing there");
+    assert!(matches!(error, StoreError::Missing { .. }) && error.to_string().contains(FILE), "{error}");
+    assert!(super::reader(dir.path()).is_err());
+    assert_eq!(fs::read_dir(dir.path()).expect("a directory").count(), 0);
+}
+
+#[test]
+fn a_sqlite_that_corrupts_stores_is_refused() {
+    let error = super::must_be_new_enough(3_051_002, "3.51.2").expect_err("too old");
+    assert!(error.to_string().contains("3.51.2") && error.to_string().contains("3.51.3"), "{error}");
+    super::must_be_new_enough(3_051_003, "3.51.3").expect("good");
+    super::must_be_new_enough(rusqlite::version_number(), rusqlite::version()).expect("what is linked");
 }
 
 #[test]
