@@ -1,7 +1,9 @@
-//! Packs the inputs of a job: many files, or the lines of one, into one blob and its index.
+//! Packs the inputs of a job: many files, or the lines or pieces of one, into one blob and its index.
 //!
 //! Nothing is read twice and nothing large is held: what does not fit [`MEMORY_BYTES_MAX`] goes to a
 //! temporary file.
+
+mod split;
 
 use std::{
     fs::File,
@@ -14,6 +16,8 @@ use talka_core::{limits, packing::InputIndex, quantities::Bytes};
 use tempfile::NamedTempFile;
 
 use crate::error::{Code, Failure, list};
+
+pub(crate) use split::{SplitBy, pack_pieces};
 
 /// What one submission keeps in memory rather than on disk.
 pub(crate) const MEMORY_BYTES_MAX: u64 = 64 << 20;
@@ -42,7 +46,7 @@ pub(crate) struct Packed {
 /// Packs files, each an input of its own, named by its path as it was given.
 pub(crate) fn pack_files(paths: &[PathBuf], on_bytes: impl Fn(u64)) -> anyhow::Result<Packed> {
     check_files(paths)?;
-    let mut packer = Packer::new(on_bytes);
+    let mut packer = Packer::new("input", on_bytes);
     for path in paths {
         let doing = || format!("cannot read the input {}", path.display());
         let file = File::open(path).with_context(doing)?;
@@ -63,7 +67,7 @@ pub(crate) fn pack_lines(path: &Path, on_bytes: impl Fn(u64)) -> anyhow::Result<
 }
 
 fn pack_lines_of(mut reader: impl BufRead, on_bytes: impl Fn(u64)) -> anyhow::Result<Packed> {
-    let mut packer = Packer::new(on_bytes);
+    let mut packer = Packer::new("line", on_bytes);
     let mut line = Vec::new();
     loop {
         line.clear();
@@ -122,12 +126,15 @@ struct Packer<F> {
     data: Spool,
     index: InputIndex,
     name_bytes: u64,
+    /// What an input without a name is called.
+    noun: &'static str,
     on_bytes: F,
 }
 
 impl<F: Fn(u64)> Packer<F> {
-    fn new(on_bytes: F) -> Self {
-        Self { data: Spool::Memory(Vec::new()), index: InputIndex::default(), name_bytes: 0, on_bytes }
+    fn new(noun: &'static str, on_bytes: F) -> Self {
+        let data = Spool::Memory(Vec::new());
+        Self { data, index: InputIndex::default(), name_bytes: 0, noun, on_bytes }
     }
 
     fn add(&mut self, input: impl Read, name: Option<&str>) -> anyhow::Result<()> {
@@ -140,7 +147,7 @@ impl<F: Fn(u64)> Packer<F> {
         // The file may have grown since it was looked at; what counts is what is read.
         let length = self.data.append(input.take(limits::INPUT_BYTES_MAX + 1))?;
         if length > limits::INPUT_BYTES_MAX {
-            let what = name.map_or_else(|| format!("line {}", position + 1), str::to_owned);
+            let what = name.map_or_else(|| format!("{} {}", self.noun, position + 1), str::to_owned);
             return Err(Failure::new(Code::Limit, too_long(&what, length)).into());
         }
         self.index.push(length, name);
@@ -200,7 +207,7 @@ mod tests {
         }
     }
 
-    fn inputs(packed: &Packed) -> Vec<String> {
+    pub(super) fn inputs(packed: &Packed) -> Vec<String> {
         let data = bytes(packed);
         let range = |position| packed.index.range(position).expect("listed");
         let at = |offset| usize::try_from(offset).expect("small");

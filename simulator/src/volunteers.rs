@@ -370,8 +370,11 @@ impl World<'_> {
         };
         // Interrupted ones say so; liars say whatever they like.
         let interrupted = self.scenario.faults.interruption;
-        let comes_back = self.goes_wrong(interrupted) || (lies && self.happens(0.5));
-        let answer = if comes_back { answer.resumed(self.pick(0..=1000)) } else { answer };
+        let answer = if self.goes_wrong(interrupted) || (lies && self.happens(0.5)) {
+            answer.resumed(self.pick(0..=1000))
+        } else {
+            answer
+        };
         let outcome = answer.outcome(attempt, bundle, large);
         let empty_promise = lies && self.happens(0.5);
         if let ReportOutcome::Execution { output: ReportOutput::Remote { digest, .. }, .. } = &outcome

@@ -20,7 +20,7 @@ use crate::{
     client::Client,
     collect::Collector,
     error::{Code, Failure},
-    inputs::{self, Packed},
+    inputs::{self, Packed, SplitBy},
     output::Out,
     problems::Problems,
     progress::{JobBar, bytes_bar},
@@ -36,8 +36,9 @@ use crate::{
 #[command(after_help = "Examples:\n  \
     talka submit prog.wasm --each data/*.csv -o results/    one task per file\n  \
     talka submit prog.wasm --each-line queries.txt --wait   one task per line\n  \
+    talka submit prog.wasm --split big.csv --by lines:1000  one task per 1000 lines\n  \
     talka submit pi.wasm --array 0-999 -- --part {index}    one task per number\n\n\
-    Without --array, --each or --each-line the job is a single task without input.\n\
+    Without --array, --each, --each-line or --split the job is a single task without input.\n\
     Exit code with --wait: 0 when every task is done, 1 otherwise.\n\
     Ctrl-C while waiting: the job goes on.")]
 pub(crate) struct SubmitFlags {
@@ -52,6 +53,12 @@ pub(crate) struct SubmitFlags {
     /// One task for each line of a file; - is standard input.
     #[arg(long, value_name = "FILE", env = "TALKA_EACH_LINE", help_heading = "Inputs")]
     pub(crate) each_line: Option<PathBuf>,
+    /// One task for each piece of a file, cut as --by says; - is standard input.
+    #[arg(long, value_name = "FILE", env = "TALKA_SPLIT", help_heading = "Inputs")]
+    pub(crate) split: Option<PathBuf>,
+    /// Where --split cuts: lines:N, bytes:N (as in bytes:1MiB) or records:FASTA.
+    #[arg(long, value_name = "RULE", env = "TALKA_BY", help_heading = "Inputs")]
+    pub(crate) by: Option<String>,
     /// Peers that must agree on each result [default: 2].
     #[arg(long, value_name = "NUMBER", env = "TALKA_QUORUM", help_heading = "Job")]
     pub(crate) quorum: Option<String>,
@@ -85,6 +92,7 @@ pub(crate) struct SubmitFlags {
 enum Source {
     Files(Vec<PathBuf>),
     Lines(PathBuf),
+    Pieces(PathBuf, SplitBy),
 }
 
 /// A submission without mistakes in its flags.
@@ -103,9 +111,17 @@ impl TryFrom<SubmitFlags> for SubmitConfig {
 
     fn try_from(flags: SubmitFlags) -> Result<Self, Failure> {
         let mut problems = Problems::default();
-        let given = [flags.array.is_some(), !flags.each.is_empty(), flags.each_line.is_some()];
+        let given =
+            [flags.array.is_some(), !flags.each.is_empty(), flags.each_line.is_some(), flags.split.is_some()];
         if given.iter().filter(|given| **given).count() > 1 {
-            problems.add("--array, --each and --each-line exclude each other: a job has one kind of input");
+            problems.add(
+                "--array, --each, --each-line and --split exclude each other: a job has one kind of input",
+            );
+        }
+        let by = problems.optional("--by", flags.by.as_deref());
+        if flags.split.is_some() != flags.by.is_some() {
+            problems
+                .add("--split and --by belong together: --split FILE --by lines:N, bytes:N or records:FASTA");
         }
         let inputs = match flags.array.as_deref().map(|text| (text, parse_range(text))) {
             None => ONE_TASK,
@@ -118,10 +134,11 @@ impl TryFrom<SubmitFlags> for SubmitConfig {
                 ONE_TASK
             }
         };
-        let source = match flags.each_line {
-            Some(path) => Some(Source::Lines(path)),
-            None if flags.each.is_empty() => None,
-            None => Some(Source::Files(flags.each)),
+        let source = match (flags.each_line, flags.split.zip(by)) {
+            (Some(path), _) => Some(Source::Lines(path)),
+            (None, Some((path, by))) => Some(Source::Pieces(path, by)),
+            (None, None) if flags.each.is_empty() => None,
+            (None, None) => Some(Source::Files(flags.each)),
         };
         let quorum = problems.parsed("--quorum", flags.quorum.as_deref(), limits::QUORUM_DEFAULT);
         let priority = problems.parsed("--priority", flags.priority.as_deref(), 0);
@@ -177,6 +194,7 @@ async fn pack(source: Option<Source>, out: Out) -> anyhow::Result<Option<Packed>
         match source {
             Source::Files(paths) => inputs::pack_files(&paths, on_bytes),
             Source::Lines(path) => inputs::pack_lines(&path, on_bytes),
+            Source::Pieces(path, by) => inputs::pack_pieces(&path, by, on_bytes),
         }
     });
     let packed = packed.await.context("reading the inputs failed")?;
@@ -317,6 +335,7 @@ mod tests {
         let flags = SubmitFlags {
             array: Some("9-1".into()),
             each_line: Some("-".into()),
+            by: Some("words:9".into()),
             quorum: Some("99".into()),
             name: Some("a\nb".into()),
             priority: Some("101".into()),
@@ -324,14 +343,17 @@ mod tests {
             ..flags()
         };
         let message = SubmitConfig::try_from(flags).expect_err("broken").to_string();
-        for part in [
+        let parts = [
             "exclude each other",
+            "belong together",
+            "--by words:9: ",
             "--array 9-1: ",
             "quorum 99",
             "name must be",
             "priority 101",
             "--on nobody",
-        ] {
+        ];
+        for part in parts {
             assert!(message.contains(part), "{part} is not in {message}");
         }
         let whole = SubmitFlags { array: Some("0-18446744073709551615".into()), ..self::flags() };

@@ -118,9 +118,9 @@ mod tests {
         let long = format!("(param i32) local.get 0 {} drop", "i32.clz ".repeat(40_000));
         for (text, free) in [("", true), ("call 0", false), (long.as_str(), false)] {
             body_of(text, |body| {
-                let mut signatures = Signatures::default();
-                signatures.types = vec![wasmparser::FuncType::new(body.locals.iter().copied(), []); 2];
-                signatures.functions = vec![0; 2];
+                let ty = wasmparser::FuncType::new(body.locals.iter().copied(), []);
+                let signatures =
+                    Signatures { types: vec![ty; 2], functions: vec![0; 2], ..Signatures::default() };
                 let plan = nan::plan(body, &signatures).expect("a plan");
                 assert_eq!(charged(body, &plan, &signatures).is_none(), free, "{} bytes", text.len());
             });

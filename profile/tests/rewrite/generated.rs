@@ -255,9 +255,10 @@ fn a_program_comes_to_the_same_end_twice(count: u64, source: Source) {
             let module = machine.compile(&rewritten);
             apart.add(u64::from(module.is_some()));
             // Winch does not know everything.
-            let end = module
-                .map(|module| machine.run(&module, FUEL))
-                .unwrap_or_else(|| machines[0].run(&machines[0].compile(&rewritten).expect("valid"), FUEL));
+            let end = match module {
+                Some(module) => machine.run(&module, FUEL),
+                None => machines[0].run(&machines[0].compile(&rewritten).expect("valid"), FUEL),
+            };
             (rewritten, end)
         });
         assert_eq!(runs[0], runs[1], "seed {seed}");

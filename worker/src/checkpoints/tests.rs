@@ -110,9 +110,9 @@ fn who_held_what_is_known_even_if_the_newest_is_damaged() {
     save(&store, key(3), Some(&Holder { coordinator: PeerId::new([2; 32]), ..holder(6, 1) }), b"foreign");
     save(&store, key(4), None, b"nobody's");
     drop(store);
-    let newest =
+    let mut newest =
         files(dir.path()).into_iter().filter(|path| path.to_string_lossy().contains(&key(1).to_hex()));
-    damage(&newest.last().expect("a file"), 60..61);
+    damage(&newest.next_back().expect("a file"), 60..61);
     fs::write(dir.path().join("x.tmp"), b"half").expect("writable");
     fs::write(dir.path().join("note.txt"), b"not ours").expect("writable");
 

@@ -89,9 +89,9 @@ impl Prepared {
         let module = rewrite(wasm, &variant.options())?.wasm;
         let mut config = engine::config();
         config.consume_fuel(variant == Variant::EngineFuel);
-        let compiler = Engine::new(&config).map_err(|error| EngineError::SetUp(format!("{error:#}")))?;
+        let engine = Engine::new(&config).map_err(|error| EngineError::SetUp(format!("{error:#}")))?;
         let compiled =
-            compiler.precompile_module(&module).map_err(|error| EngineError::Module(format!("{error:#}")))?;
+            engine.precompile_module(&module).map_err(|error| EngineError::Module(format!("{error:#}")))?;
         let runner = Runner::with(config, variant == Variant::EngineFuel)?;
         let program = runner.load(&compiled)?;
         Ok(Self { runner, program })

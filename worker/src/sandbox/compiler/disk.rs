@@ -112,11 +112,11 @@ impl Disk {
 
     fn open_file(
         &self,
-        shelf: &mut Shelf,
+        files: &mut Shelf,
         name: &FileName,
         module: BlobHash,
     ) -> Result<Option<Program>, Rejected> {
-        let Some(bytes) = shelf.get(name)? else { return Ok(None) };
+        let Some(bytes) = files.get(name)? else { return Ok(None) };
         artefact::open(&self.key, self.class, module, bytes).map(Some)
     }
 

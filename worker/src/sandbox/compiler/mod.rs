@@ -149,15 +149,15 @@ impl Compiler {
         }
         let disk = self.disk.get_or_init(|| self.open_disk()).await;
         let Some(disk) = disk else { return self.compile_in_child(hash, wasm).await };
-        let shelf = disk.clone();
+        let reader = disk.clone();
         // A thread that panicked has found nothing.
-        if let Ok(Some(program)) = spawn_blocking(move || shelf.load(hash)).await {
+        if let Ok(Some(program)) = spawn_blocking(move || reader.load(hash)).await {
             return Ok(Arc::new(program));
         }
         let program = self.compile_in_child(hash, wasm).await?;
-        let (shelf, kept) = (disk.clone(), program.clone());
+        let (writer, kept) = (disk.clone(), program.clone());
         // Waited for, so that a process that ends after its only task has kept the program.
-        drop(spawn_blocking(move || shelf.store(&kept)).await);
+        drop(spawn_blocking(move || writer.store(&kept)).await);
         Ok(program)
     }
 
