@@ -120,7 +120,7 @@ enum Command {
     #[command(subcommand)]
     Worker(worker::WorkerCommand),
     /// Submit a program and its inputs as a job.
-    Submit(submit::SubmitFlags),
+    Submit(Box<submit::SubmitFlags>),
     /// Look at jobs, wait for them, cancel them, fetch their results.
     #[command(subcommand)]
     Job(job::JobCommand),
