@@ -58,26 +58,27 @@ fn another_process_finds_what_one_has_stored() {
 
 #[test]
 fn whatever_is_wrong_with_a_file_it_is_not_loaded_and_makes_way_for_a_new_one() {
-    type Damage = fn(&Path, &Disk);
+    type Act = fn(&Path, &Disk);
+    type Damage = Box<dyn Fn(&Path, &Disk)>;
     let flip = |path: &Path, position: usize| {
         let mut bytes = fs::read(path).expect("there");
         bytes[position] ^= 0x40;
         fs::write(path, bytes).expect("written");
     };
-    let mut damages: Vec<(String, Box<dyn Fn(&Path, &Disk)>)> = Vec::new();
+    let mut damages: Vec<(String, Damage)> = Vec::new();
     let (header, code, mac) = (116, 100, 32);
     let length = header + code + mac;
     for position in (0..length).step_by(9) {
         damages.push((format!("a flip at {position}"), Box::new(move |path, _| flip(path, position))));
     }
     for kept in [0, 1, header - 1, header, header + 1, mac, header + mac, header + code, length - 1] {
-        let cut: Box<dyn Fn(&Path, &Disk)> = Box::new(move |path, _| {
+        let cut: Damage = Box::new(move |path, _| {
             let bytes = fs::read(path).expect("there");
             fs::write(path, &bytes[..kept]).expect("written");
         });
         damages.push((format!("cut to {kept}"), cut));
     }
-    let others: [(&str, Damage); 7] = [
+    let others: [(&str, Act); 7] = [
         ("a byte more", |path, _| {
             let bytes = [&fs::read(path).expect("there")[..], b"\0"].concat();
             fs::write(path, bytes).expect("written");
@@ -110,7 +111,7 @@ fn whatever_is_wrong_with_a_file_it_is_not_loaded_and_makes_way_for_a_new_one() 
             file.set_len(artefact::FILE_BYTES_MAX + 1).expect("a sparse file");
         }),
     ];
-    damages.extend(others.map(|(what, damage)| (what.to_owned(), Box::new(damage) as Box<_>)));
+    damages.extend(others.map(|(what, damage)| (what.to_owned(), Box::new(damage) as Damage)));
     for (what, damage) in damages {
         let home = tempfile::tempdir().expect("a directory");
         let disk = open(home.path());
