@@ -13,7 +13,7 @@
 //! | [`watch`], [`progress`] | following a job |
 //! | [`collect`], [`results`] | results into files |
 //! | [`demo`] | a whole grid on this machine |
-//! | [`bench`] | what things cost on this machine |
+//! | [`mod@bench`] | what things cost on this machine |
 //! | [`view`], [`mod@format`] | JSON forms, times and numbers |
 //! | [`selector`], [`jobs`] | `5`, `1-3,7`, `last`, `all`, and the jobs that they mean |
 

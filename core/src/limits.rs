@@ -126,7 +126,10 @@ pub const MODULE_DATA_SEGMENTS_MAX: u32 = 90_000;
 /// Globals of a module.
 pub const MODULE_GLOBALS_MAX: u32 = 10_000;
 /// Types of a module: large programs have some thousands, and each takes memory before anything else is known.
-pub const MODULE_TYPES_MAX: u32 = 50_000;
+pub const MODULE_TYPES_MAX: u32 = 25_000;
+/// Parameters and results of all types of a module together: each takes some 160 bytes in every process that
+/// loads it, beside the memory limit.
+pub const MODULE_TYPE_WORDS_MAX: u32 = 200_000;
 /// Imports of a module. WASI has 45 functions; a linker that merges libraries may name each several times.
 pub const MODULE_IMPORTS_MAX: u32 = 1_000;
 /// Exports of a module: as many as it may have functions, for who links with `--export-all`.

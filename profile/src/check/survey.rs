@@ -42,6 +42,8 @@ enum Extent {
 #[derive(Default)]
 struct Survey {
     types: Vec<Option<FuncType>>,
+    /// Parameters and results of all types.
+    type_words: usize,
     /// Type of each function, imported ones first.
     functions: Vec<u32>,
     defined_functions: u64,
@@ -75,6 +77,9 @@ impl Survey {
                             CompositeInnerType::Func(ty) => Some(ty),
                             _ => None,
                         }));
+                        if self.has_too_many_words(problems) {
+                            return Ok(Extent::TooMany);
+                        }
                     }
                 }
                 Payload::ImportSection(section) => {
@@ -121,6 +126,21 @@ impl Survey {
             }
         }
         Ok(Extent::Whole)
+    }
+
+    /// Counts what the latest type takes and gives, and reports it if that is too much for all.
+    fn has_too_many_words(&mut self, problems: &mut Problems) -> bool {
+        let latest = self.types.last().and_then(Option::as_ref);
+        self.type_words += latest.map_or(0, |ty| ty.params().len() + ty.results().len());
+        let max = limits::MODULE_TYPE_WORDS_MAX;
+        let over = self.type_words > max as usize;
+        if over {
+            let detail = format!(
+                "parameters and results of all types: above {max}, which is the limit; pass structures by pointer"
+            );
+            problems.add(Rule::Types, detail);
+        }
+        over
     }
 
     fn import(&mut self, import: &Import<'_>, problems: &mut Problems) {

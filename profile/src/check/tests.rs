@@ -26,7 +26,8 @@ fn each_rule_is_named() {
     let body = format!("(func {})", "(drop (i64.const 0x7fffffffffffffff))".repeat(50_000));
     let locals = format!("(func (local {}))", "i32 ".repeat(10_001));
     let wasi = |name_and_type: &str| format!(r#"(import "wasi_snapshot_preview1" {name_and_type})"#);
-    let types = "(type (func))".repeat(50_001);
+    let types = "(type (func))".repeat(25_001);
+    let wide = format!("(type (func (param {})))", "i32 ".repeat(1000)).repeat(201);
     let imports = wasi(r#""sched_yield" (func (result i32))"#).repeat(1001);
     let names: Vec<_> = (0..50_000).map(|number| format!("(export \"{number}\")")).collect();
     let exports = format!("(func {})", names.concat());
@@ -71,6 +72,7 @@ fn each_rule_is_named() {
         (&segments, &["data-segments"]),
         (&max_globals, &["globals"]),
         (&types, &["types"]),
+        (&wide, &["types"]),
         (&imports, &["imports"]),
         (&exports, &["exports"]),
         (&switch, &["branch-targets"]),

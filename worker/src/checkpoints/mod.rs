@@ -5,7 +5,7 @@
 //! last be damaged, the attempt goes on from there, and else from the beginning. Nothing here is ever an error to a
 //! task: on a full disk its attempt goes on without.
 //!
-//! Whose attempt it is ([`Holder`]) lies in the same file, so that a worker that was killed knows what it held.
+//! Whose attempt it is (`Holder`) lies in the same file, so that a worker that was killed knows what it held.
 //!
 //! All of this blocks on the disk; the methods that are asynchronous move it off their caller's thread.
 

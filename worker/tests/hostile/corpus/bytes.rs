@@ -92,18 +92,19 @@ fn leb(out: &mut Vec<u8>, mut number: u32) {
 
 /// Sections that lie about themselves.
 fn malformed() -> Vec<Row> {
-    let invalid = |name, sections: &'static [&'static [u8]]| {
-        Row::new(name, move || [&[HEADER], sections].concat().concat(), Expected::Refused(Rule::Invalid))
+    let refused = |name, sections: &'static [&'static [u8]], rule| {
+        Row::new(name, move || [&[HEADER], sections].concat().concat(), Expected::Refused(rule))
     };
+    let invalid = |name, sections| refused(name, sections, Rule::Invalid);
     vec![
         invalid("a section longer than the file", &[b"\x01\xff\xff\xff\xff\x0f\x01"]),
         invalid("a length in six bytes", &[b"\x01\x84\x80\x80\x80\x80\x00\x01\x60\0\0"]),
         invalid("a length above 32 bits", &[b"\x01\xff\xff\xff\xff\x7f\x01\x60\0\0"]),
-        invalid("4 G types", &[b"\x01\x05\xff\xff\xff\xff\x0f"]),
+        refused("4 G types", &[b"\x01\x05\xff\xff\xff\xff\x0f"], Rule::Types),
         invalid("4 G parameters", &[b"\x01\x07\x01\x60\xff\xff\xff\xff\x0f"]),
-        invalid("4 G imports", &[b"\x02\x05\xff\xff\xff\xff\x0f"]),
+        refused("4 G imports", &[b"\x02\x05\xff\xff\xff\xff\x0f"], Rule::Imports),
         invalid("4 G functions", &[b"\x01\x04\x01\x60\0\0", b"\x03\x05\xff\xff\xff\xff\x0f"]),
-        invalid("4 G exports", &[b"\x07\x05\xff\xff\xff\xff\x0f"]),
+        refused("4 G exports", &[b"\x07\x05\xff\xff\xff\xff\x0f"], Rule::Exports),
         invalid("a name of 4 GiB", &[b"\x07\x06\x01\xff\xff\xff\xff\x0f"]),
         invalid("4 G bodies", &[b"\x01\x04\x01\x60\0\0", b"\x03\x02\x01\0", b"\x0a\x05\xff\xff\xff\xff\x0f"]),
         invalid(

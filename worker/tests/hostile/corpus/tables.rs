@@ -205,10 +205,14 @@ fn heavy() -> Vec<Row> {
         }
     };
     vec![
-        Row::new("300000 types", types(300_000), Expected::Survived),
-        Row::new("types of 2000 words", wide_types(1000), Expected::Survived),
-        Row::new("500000 exports", exports(500_000), Expected::Survived),
-        Row::new("500000 imports", imports(500_000), Expected::Survived),
+        Row::new("as many types as there may be", types(limits::MODULE_TYPES_MAX - 2), OK),
+        Row::new("one type too many", types(limits::MODULE_TYPES_MAX + 1), Expected::Refused(Rule::Types)),
+        Row::new("100 types of 2000 words", wide_types(99), OK),
+        Row::new("1000 types of 2000 words", wide_types(1000), Expected::Refused(Rule::Types)),
+        Row::new("as many exports as there may be", exports(limits::MODULE_EXPORTS_MAX - 2), OK),
+        Row::new("500000 exports", exports(500_000), Expected::Refused(Rule::Exports)),
+        Row::new("as many imports as there may be", imports(limits::MODULE_IMPORTS_MAX), OK),
+        Row::new("500000 imports", imports(500_000), Expected::Refused(Rule::Imports)),
         Row::new("30 MB of elements", elements(150, 200_000), Expected::Survived).memory(Size::mib(64)),
         Row::new("100000 segments of elements", elements(99_000, 1), Expected::Survived),
     ]
