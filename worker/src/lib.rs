@@ -29,7 +29,7 @@ mod shell;
 mod slots;
 pub mod world;
 
-use std::{io, net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use talka_core::{
     duty::CpuPercent,
@@ -128,6 +128,9 @@ pub enum WorkerError {
     Refused(String),
 }
 
+/// Time for what a worker says last to reach its coordinator; without it that finds out by itself.
+const LEAVE_MAX: Duration = Duration::from_secs(2);
+
 /// Runs a worker until `shutdown`; `on_ready` is called once its session is up.
 pub async fn run(
     config: WorkerConfig,
@@ -191,6 +194,10 @@ pub async fn run(
         }
     };
     stopping.cancel();
+    // The last word of the shell may still be on its way.
+    if !session.is_finished() {
+        drop(tokio::time::timeout(LEAVE_MAX, &mut session).await);
+    }
     session.abort();
     shell.abort();
     control.abort();

@@ -89,20 +89,24 @@ async fn session(
     let (capacity, holding) = answer.await.map_err(|_| SessionError::Stopped)?;
     let hello = wire::Hello { capacity: Some(capacity.into()), holding: attempts(&holding) };
     let (outbound, messages) = mpsc::channel(talka_core::limits::SESSION_QUEUE_MAX);
+    // The shell gets the only sender: when it drops that, all that it said is sent, and the session ends.
+    let mut outbound = Some(outbound);
     let first = worker_message::Message::Hello(hello);
     let first = tokio_stream::once(wire::WorkerMessage { message: Some(first) });
     let mut inbound = grid.session(first.chain(ReceiverStream::new(messages))).await?.into_inner();
     while let Some(message) = inbound.message().await? {
         let event = match message.message.ok_or_else(|| InvalidMessage::new("message", "missing"))? {
             Message::Welcome(welcome) => {
+                let outbound = outbound.take().ok_or_else(|| InvalidMessage::new("welcome", "sent twice"))?;
                 *welcomed = true;
                 // Full means that somebody was told already.
                 let _ = up.try_send(());
-                Event::Welcome { unknown: attempt_ids(welcome.unknown), outbound: outbound.clone() }
+                Event::Welcome { unknown: attempt_ids(welcome.unknown), outbound }
             }
             other => event(other)?,
         };
-        events.send(event).await.map_err(|_| SessionError::Stopped)?;
+        // A worker that stops hears no more, but what it said last has to get through.
+        drop(events.send(event).await);
     }
     Ok(())
 }
