@@ -20,6 +20,7 @@
 //! | [`digest`] | what must agree between two executions, as one hash |
 //! | [`packing`] | the packed inputs of a job: many small inputs in one blob |
 //! | [`validation`] | which of the reported results is the canonical one |
+//! | [`trust`] | what the words of workers are worth, and when they suffice |
 //! | [`coordinator`] | leases tasks out, collects reports, decides, grants credit |
 //! | [`worker`] | what a worker runs next, and what it still owes its coordinator |
 //! | [`swarm`] | who may fetch a blob from whom |
@@ -45,5 +46,6 @@ pub mod packing;
 pub mod precedence;
 pub mod quantities;
 pub mod swarm;
+pub mod trust;
 pub mod validation;
 pub mod worker;
