@@ -254,6 +254,20 @@ pub const STORE_WAL_BYTES_KEPT: u64 = 64 << 20;
 /// Outputs in one page of results, which is held in memory.
 pub const RESULTS_PAGE_BYTES_MAX: u64 = 4 << 20;
 
+// ---- Ledger ----
+
+/// Leaves of a tile of the ledger's tree, as a power of two: a proof recomputes one tile and reads the roots of the
+/// others, 32 bytes for each 1,024 entries.
+pub const LEDGER_TILE_BITS: u32 = 10;
+/// Length of one entry: a task with as many votes as a quorum can lead to, each of which takes 30 bytes at most.
+pub const LEDGER_ENTRY_BYTES_MAX: usize = 64 << 10;
+/// Hashes of one proof: twice the depth of a tree with 2^63 leaves.
+pub const LEDGER_PROOF_HASHES_MAX: usize = 128;
+/// Name of an owner or a team: as long as a full name, short enough for a table.
+pub const OWNER_NAME_BYTES_MAX: usize = 64;
+/// Receipts that a coordinator keeps, some 45 bytes each; older ones go. What they vouch for can be executed again.
+pub const RECEIPTS_KEPT: u64 = 1 << 20;
+
 // ---- Network ----
 
 /// HTTP/2 streams of one connection; tonic's own default is unlimited.
