@@ -7,7 +7,7 @@ use talka_core::{
     ids::{AttemptId, BlobHash, JobId, OutcomeDigest, PeerId},
     outcome::NoResult,
     swarm::Answer,
-    worker::Effects,
+    worker::{Effects, Fetch},
 };
 
 use crate::{
@@ -29,7 +29,7 @@ impl World<'_> {
         let Some(spec) = volunteer.core.spec(job).filter(|_| volunteer.life == life) else { return };
         let missing = spec.blobs().into_iter().find(|blob| !volunteer.blobs.contains(&blob.hash));
         let Some(blob) = missing else {
-            return self.volunteer_event(number, |core, fx| core.on_fetched(job, fx));
+            return self.volunteer_event(number, |core, fx| core.on_fetched(Fetch { job, inputs: true }, fx));
         };
         if failures >= FAILURES_MAX {
             return self.give_up(number, job);
@@ -116,7 +116,7 @@ impl World<'_> {
     /// What a worker's core wants of its blobs.
     pub(crate) fn act_on_blobs(&mut self, number: VolunteerNo, fx: &mut Effects) {
         let life = self.volunteers[number].life;
-        for job in fx.fetch.drain(..) {
+        for Fetch { job, .. } in fx.fetch.drain(..) {
             let latency = self.latency();
             self.agenda.after(latency, Event::Wants { volunteer: number, life, job, failures: 0 });
         }

@@ -250,6 +250,12 @@ impl World<'_> {
                 });
             }
             (FromWorker::Reports(reports), Some(session)) => self.reports(volunteer, session, reports),
+            (FromWorker::GivenBack(attempts), Some(session)) => {
+                self.note(format_args!("worker {volunteer} gives back {}", attempts.len()));
+                self.hub_event(|hub, now| {
+                    hub.coordinator.on_given_back(now, session, &attempts, &mut hub.gathering.fx);
+                });
+            }
             (FromWorker::Leaving, Some(session)) => {
                 self.note(format_args!("worker {volunteer} leaves"));
                 self.hub_event(|hub, now| {

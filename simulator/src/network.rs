@@ -26,6 +26,7 @@ pub(crate) enum FromWorker {
     Hello { capacity: Capacity, holding: Vec<AttemptId> },
     Capacity(Capacity),
     Reports(Vec<Report>),
+    GivenBack(Vec<AttemptId>),
     Leaving,
 }
 

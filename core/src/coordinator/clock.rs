@@ -38,6 +38,7 @@ impl Coordinator {
             let gone = worker.session.is_none() && worker.leases.is_empty();
             !gone || now.since(worker.last_seen) < limits::WORKER_FORGOTTEN_AFTER
         });
+        self.look_again();
         self.feed(now, fx);
         self.help_stragglers(now, fx);
     }

@@ -76,6 +76,11 @@ pub enum ToWorker {
         /// Not to be started; to be stopped if running.
         attempts: Vec<AttemptId>,
     },
+    /// Attempts that somebody else could begin at once: those that are not begun are to be given back.
+    Recall {
+        /// Which.
+        attempts: Vec<AttemptId>,
+    },
     /// A job has ended: nothing of it is wanted any more.
     Ended {
         /// Which.
