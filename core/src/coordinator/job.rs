@@ -159,8 +159,12 @@ impl Job {
         Some(LeaseItem { index, number })
     }
 
-    /// Hands a second attempt at a straggler's task to `peer`.
+    /// Hands a second attempt at a straggler's task to `peer`, unless there was one already: several of its attempts may
+    /// be late.
     pub(super) fn duplicate(&mut self, index: u64, peer: PeerNo, lease: LeaseId) -> Option<LeaseItem> {
+        if self.open.get(&index)?.duplicate.is_some() {
+            return None;
+        }
         let item = self.begin_attempt(index, peer, lease)?;
         let task = self.open.get_mut(&index)?;
         task.duplicate = Some(item.number);
