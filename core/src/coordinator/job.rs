@@ -15,6 +15,7 @@ use crate::{
     ids::{JobId, LeaseId, PeerNo},
     job::{JobState, Submission},
     limits,
+    mutants::{Mutant, is_active},
     quantities::Timestamp,
 };
 
@@ -150,7 +151,7 @@ impl Job {
 
     fn begin_attempt(&mut self, index: u64, peer: PeerNo, lease: LeaseId) -> Option<LeaseItem> {
         let task = self.open.get_mut(&index)?;
-        task.last_number += 1;
+        task.last_number += u32::from(task.last_number == 0 || !is_active(Mutant::LeasesAttemptAgain));
         let number = task.last_number;
         task.queued = None;
         task.attempts.push(Attempt { number, peer, lease, state: AttemptState::Leased });
