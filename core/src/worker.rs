@@ -520,10 +520,6 @@ fn attempts_of(job: JobId) -> RangeInclusive<AttemptId> {
 }
 
 impl Report {
-    fn is_remote(&self) -> bool {
-        matches!(&self.outcome, ReportOutcome::Execution { output: ReportOutput::Remote { .. }, .. })
-    }
-
     /// Whether another attempt of this worker at the same task had better go on where this one was.
     fn may_go_on(&self) -> bool {
         let ReportOutcome::NoResult(reason) = &self.outcome else { return false };

@@ -1,13 +1,11 @@
 //! One job: a range of untouched tasks, the touched ones, and counters.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::{collections::BTreeSet, sync::Arc};
 
 use super::{
     again::Again,
     effects::{JobRow, LeaseItem, ShardRow, Standing},
+    open::OpenTasks,
     stragglers::Times,
     task::{Attempt, AttemptState, Task},
 };
@@ -31,7 +29,7 @@ pub(super) struct Job {
     /// Counters and cursor; `low` is kept by [`Job::shard`].
     pub(super) shard: ShardRow,
     /// Touched tasks that are not final.
-    pub(super) open: BTreeMap<u64, Task>,
+    pub(super) open: OpenTasks,
     pub(super) again: Again,
     /// Bytes of outputs of open tasks.
     pub(super) held_bytes: u64,
@@ -59,7 +57,7 @@ impl Job {
             ended,
             standing,
             shard,
-            open: BTreeMap::new(),
+            open: OpenTasks::default(),
             again: Again::default(),
             held_bytes: 0,
             open_attempts: 0,
@@ -87,7 +85,7 @@ impl Job {
 
     /// The row of its progress.
     pub(super) fn shard(&self) -> ShardRow {
-        let low = self.open.keys().next().copied().unwrap_or(self.shard.cursor);
+        let low = self.open.first().unwrap_or(self.shard.cursor);
         ShardRow { low, ..self.shard }
     }
 
@@ -154,6 +152,8 @@ impl Job {
         task.last_number += u32::from(task.last_number == 0 || !is_active(Mutant::LeasesAttemptAgain));
         let number = task.last_number;
         task.queued = None;
+        // Most tasks have as many attempts as must agree, and there are many tasks.
+        task.attempts.reserve_exact(1);
         task.attempts.push(Attempt { number, peer, lease, state: AttemptState::Leased });
         self.shard.numbers = self.shard.numbers.max(number);
         self.open_attempts += 1;

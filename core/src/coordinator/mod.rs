@@ -24,6 +24,7 @@ mod hungry;
 mod invariants;
 mod job;
 mod lifecycle;
+mod open;
 mod quota;
 mod reports;
 mod restore;
@@ -167,6 +168,8 @@ pub struct Coordinator {
     hungry: Hungry,
     /// Workers that have lost work, or may hold more, since they were last served.
     woken: BTreeSet<PeerNo>,
+    /// The attempt whose report is being taken: it is in no batch yet.
+    judged: Option<AttemptId>,
     /// Jobs with work that has arrived since the hungry workers were last served.
     arrived: BTreeSet<JobId>,
 }
@@ -189,6 +192,7 @@ impl Coordinator {
             next_lease: LeaseId::new(1),
             hungry: Hungry::default(),
             woken: BTreeSet::new(),
+            judged: None,
             arrived: BTreeSet::new(),
         }
     }

@@ -30,6 +30,13 @@ pub struct Report {
     pub wall_micros: u64,
 }
 
+impl Report {
+    /// Whether its output stays with the worker for now.
+    pub(crate) fn is_remote(&self) -> bool {
+        matches!(&self.outcome, ReportOutcome::Execution { output: ReportOutput::Remote { .. }, .. })
+    }
+}
+
 /// See [`Report`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ReportOutcome {
@@ -97,10 +104,13 @@ impl Coordinator {
         for report in reports {
             let id = report.attempt;
             attempts.push(id);
-            if self.take_report(now, peer, report, fx) == Receipt::Released {
+            // What came along is nowhere else, so there is nothing to be released.
+            let is_remote = report.is_remote();
+            if self.take_report(now, peer, report, fx) == Receipt::Released && is_remote {
                 released.push(id);
             }
             self.evaluate(now, id.task, fx);
+            self.keep_report(id, fx);
         }
         if let Some(worker) = self.workers.get_mut(&peer) {
             worker.last_seen = now;
@@ -155,17 +165,26 @@ impl Coordinator {
             },
         };
         job.shard.attempts += 1;
-        let row = match &state {
-            AttemptState::Reported(reported) => reported.to_row(),
-            AttemptState::NoResult(reason) => PendingReport::NoResult(*reason),
-            _ => return receipt,
-        };
-        if !is_active(Mutant::ForgetsReports) {
-            fx.batch.pending.insert(id, PendingRow { peer, report: row });
-        }
+        self.judged = Some(id);
         self.note_time(now, peer, id, &state, report.wall_micros);
         self.set_state(id, state, fx);
         receipt
+    }
+
+    /// Puts the report that was just taken into the batch, unless its task is final and needs it no more.
+    fn keep_report(&mut self, id: AttemptId, fx: &mut Effects) {
+        if self.judged.take() != Some(id) || is_active(Mutant::ForgetsReports) {
+            return;
+        }
+        let job = self.jobs.get_mut(&id.task.job);
+        let attempt = job.and_then(|job| job.open.get_mut(&id.task.index)?.attempt_mut(id.number));
+        let Some(attempt) = attempt else { return };
+        let report = match &attempt.state {
+            AttemptState::Reported(reported) => reported.to_row(),
+            AttemptState::NoResult(reason) => PendingReport::NoResult(*reason),
+            AttemptState::Leased | AttemptState::Expired | AttemptState::Gone => return,
+        };
+        fx.batch.pending.insert(id, PendingRow { peer: attempt.peer, report });
     }
 
     /// Decides what becomes of a task after something about it changed.
@@ -276,7 +295,7 @@ impl Coordinator {
         let had_pending = reports.clone().any(|attempt| {
             let id = AttemptId { task: id, number: attempt.number };
             let replaced = matches!(attempt.state, AttemptState::NoResult(NoResult::Fetch));
-            replaced || !fx.batch.pending.contains_key(&id)
+            replaced || (self.judged != Some(id) && !fx.batch.pending.contains_key(&id))
         });
         let attempts = u32::try_from(reports.count()).unwrap_or(u32::MAX);
         self.release_outputs(id, &task, fx);
@@ -338,8 +357,11 @@ fn grants(task: &Task, agreed: Agreed) -> Vec<Grant> {
         };
         Grant { peer: attempt.peer, number: attempt.number, agreed, credit }
     };
+    // There are many rows, and most have few votes.
+    let mut grants = Vec::with_capacity(task.attempts.len());
     let counts = |grant: &Grant| grant.agreed || !is_active(Mutant::ForgetsVotes);
-    task.reported().map(grant).filter(counts).collect()
+    grants.extend(task.reported().map(grant).filter(counts));
+    grants
 }
 
 /// What has to be fetched before a task that was agreed on is final.

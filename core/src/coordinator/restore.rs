@@ -107,7 +107,7 @@ impl Coordinator {
             }
         }
         job.open_attempts = open_items.values().map(|open| *open as u64).sum();
-        let open: Vec<u64> = job.open.keys().copied().collect();
+        let open: Vec<u64> = job.open.keys().collect();
         for lease in snapshot.leases {
             match open_items.get(&lease.lease) {
                 None => drop(fx.batch.leases_closed.insert(lease.lease)),
