@@ -27,6 +27,7 @@
 //! | [`worker`] | what a worker runs next, and what it still owes its coordinator |
 //! | [`swarm`] | who may fetch a blob from whom |
 //! | [`duty`] | a share of a processor, in short slices |
+//! | [`mutants`] | deliberate defects, compiled for one test alone |
 //!
 //! ```
 //! use talka_core::{ids::TaskId, quantities::Fuel};
@@ -44,6 +45,7 @@ pub mod ids;
 pub mod job;
 pub mod ledger;
 pub mod limits;
+pub mod mutants;
 pub mod outcome;
 pub mod packing;
 pub mod precedence;
