@@ -22,7 +22,7 @@
 //! | [`validation`] | which of the reported results is the canonical one |
 //! | [`coordinator`] | leases tasks out, collects reports, decides, grants credit |
 //! | [`worker`] | what a worker runs next, and what it still owes its coordinator |
-//! | [`swarm`] | who may fetch a blob from whom |
+//! | [`swarm`] | which piece of a blob to fetch from whom, and whom to serve |
 //! | [`duty`] | a share of a processor, in short slices |
 //!
 //! ```

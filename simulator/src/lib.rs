@@ -23,6 +23,7 @@
 //! | `submitters` | who wants work done, and asks until there is an answer |
 //! | `disk` | what survives, and the checks on what is written to it |
 //! | `truth` | what every task should give |
+//! | [`swarm`] | one blob and hundreds of peers, over modelled links |
 //!
 //! ```
 //! use talka_simulator::{Scenario, run};
@@ -44,6 +45,7 @@ mod network;
 mod report;
 mod scenario;
 mod submitters;
+pub mod swarm;
 #[cfg(test)]
 mod tests;
 mod truth;
