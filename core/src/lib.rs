@@ -25,7 +25,7 @@
 //! | [`trust`] | what the words of workers are worth, and when they suffice |
 //! | [`coordinator`] | leases tasks out, collects reports, decides, grants credit |
 //! | [`worker`] | what a worker runs next, and what it still owes its coordinator |
-//! | [`swarm`] | who may fetch a blob from whom |
+//! | [`swarm`] | which piece of a blob to fetch from whom, and whom to serve |
 //! | [`duty`] | a share of a processor, in short slices |
 //! | [`mutants`] | deliberate defects, compiled for one test alone |
 //!
