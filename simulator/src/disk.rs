@@ -8,12 +8,13 @@ use std::{
 
 use talka_core::{
     coordinator::{
-        Batch, CreditDelta, FinalOutput, FinalRow, JobRow, JobSnapshot, LeaseRow, PeerRow, PendingOutput,
-        PendingReport, PendingRow, ShardRow, Snapshot, TaskVerdict,
+        Batch, CreditDelta, FinalOutput, FinalRow, InviteRow, JobRow, JobSnapshot, LeaseRow, PeerRow,
+        PendingOutput, PendingReport, PendingRow, RecordRow, ShardRow, Snapshot, TaskVerdict,
     },
     ids::{AttemptId, JobId, LeaseId, PeerId, PeerNo, TaskId},
     job::JobState,
     limits,
+    placement::InviteId,
     precedence::Weight,
     quantities::Credit,
 };
@@ -28,6 +29,9 @@ pub(crate) struct Disk {
     pending: BTreeMap<AttemptId, PendingRow>,
     finals: BTreeMap<TaskId, FinalRow>,
     credit: BTreeMap<PeerNo, CreditDelta>,
+    provisional: BTreeMap<TaskId, (AttemptId, PendingRow)>,
+    records: BTreeMap<PeerNo, RecordRow>,
+    invites: BTreeMap<InviteId, InviteRow>,
     weights: BTreeMap<PeerNo, Weight>,
     /// Attempts of the open leases, and whose they are.
     leased: BTreeMap<AttemptId, PeerNo>,
@@ -78,6 +82,13 @@ impl Disk {
             assert!(self.peers.contains_key(peer), "a weight of a known peer");
             self.weights.insert(*peer, *weight);
         }
+        for task in &batch.cleared {
+            self.pending.extract_if(attempts_of(*task, *task), |_, _| true).for_each(drop);
+        }
+        for task in &batch.revoked {
+            self.finals.remove(task);
+            self.provisional.remove(task);
+        }
         // An attempt may be leased and reported in one batch, and so may be closed what others opened.
         for lease in batch.leases_opened.values() {
             self.open_lease(lease);
@@ -92,9 +103,19 @@ impl Disk {
             }
         }
         for (id, row) in &batch.pending {
-            assert!(!self.finals.contains_key(&id.task), "{id} is reported although its task is final");
+            let open = self.provisional.contains_key(&id.task) || !self.finals.contains_key(&id.task);
+            assert!(open, "{id} is reported although its task is final");
             self.pending.insert(*id, row.clone());
         }
+        for (id, row) in &batch.provisional {
+            self.provisional.insert(id.task, (*id, row.clone()));
+        }
+        for task in &batch.confirmed {
+            self.provisional.remove(task);
+        }
+        self.records.extend(&batch.records);
+        self.invites.extend(&batch.invites);
+        self.invites.retain(|_, row| row.uses > 0);
         for (peer, delta) in &batch.credit {
             let sum = self.credit.entry(*peer).or_default();
             sum.credit += delta.credit;
@@ -109,10 +130,9 @@ impl Disk {
     fn open_lease(&mut self, lease: &LeaseRow) {
         assert!((1..=limits::LEASE_ITEMS_MAX).contains(&lease.items.len()), "a lease of bounded size");
         for attempt in items(lease) {
-            assert!(
-                !self.finals.contains_key(&attempt.task),
-                "{attempt} is leased although its task is final"
-            );
+            let task = &attempt.task;
+            let open = self.provisional.contains_key(task) || !self.finals.contains_key(task);
+            assert!(open, "{attempt} is leased although its task is final");
             let before = self.leased.insert(attempt, lease.peer);
             assert_eq!(before, None, "{attempt} is leased to one worker at a time");
         }
@@ -135,7 +155,8 @@ impl Disk {
         if let TaskVerdict::Agreed { digest, fuel, .. } = row.verdict {
             let delivered = matches!(row.output, FinalOutput::Inline(_)) || agreed.clone().count() > 0;
             assert!(delivered, "task {task}: nobody agreed");
-            if matches!(row.output, FinalOutput::Inline(_)) {
+            let by_quorum = job.submission.spec.error_rate.is_none();
+            if by_quorum && matches!(row.output, FinalOutput::Inline(_)) {
                 assert!(agreed.clone().count() >= quorum as usize, "task {task}: a quorum agreed");
             }
             for grant in &row.grants {
@@ -231,11 +252,23 @@ impl Disk {
                 leases: self.leases.values().filter(|lease| lease.job == *id).cloned().collect(),
                 pending: pending.map(|(attempt, row)| (*attempt, row.clone())).collect(),
                 open: self.open_in(entry),
+                provisional: self
+                    .provisional
+                    .values()
+                    .filter(|(attempt, _)| attempt.task.job == *id && entry.0.ended.is_none())
+                    .cloned()
+                    .collect(),
             }
         };
         let peers = self.peers.iter().map(|(no, id)| PeerRow { no: *no, id: *id });
-        let weights = self.weights.clone();
-        Snapshot { peers: peers.collect(), weights, jobs: self.jobs.iter().map(job).collect() }
+        let (weights, records) = (self.weights.clone(), self.records.clone());
+        Snapshot {
+            peers: peers.collect(),
+            weights,
+            records,
+            invites: self.invites.clone(),
+            jobs: self.jobs.iter().map(job).collect(),
+        }
     }
 
     /// The books at the end.
@@ -248,7 +281,9 @@ impl Disk {
             sum.credit += grant.credit;
             *(if grant.agreed { &mut sum.validated } else { &mut sum.invalid }) += 1;
         }
-        assert_eq!(sums, self.credit, "credit is the sum of the grants");
+        let mut credit = self.credit.clone();
+        credit.retain(|_, sum| *sum != CreditDelta::default());
+        assert_eq!(sums, credit, "credit is the sum of the grants");
         for (id, (row, shard)) in &self.jobs {
             let finals: Vec<&FinalRow> = self.finals.range(tasks_of(*id, 0)).map(|(_, row)| row).collect();
             let done = finals.iter().filter(|row| row.verdict.is_done()).count() as u64;

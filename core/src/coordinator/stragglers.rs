@@ -174,7 +174,7 @@ impl Coordinator {
     fn open_duplicate(&mut self, now: Timestamp, peer: PeerNo, id: JobId, index: u64, fx: &mut Effects) {
         let lease = self.next_lease;
         let Some(job) = self.jobs.get_mut(&id).filter(|job| job.state == JobState::Running) else { return };
-        if let Some(item) = job.duplicate(index, peer, lease) {
+        if let Some(item) = job.duplicate(index, peer, lease, &self.trust) {
             self.grant_lease(now, peer, id, vec![item], fx);
         }
     }
