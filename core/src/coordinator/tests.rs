@@ -13,5 +13,6 @@ mod shares;
 mod steer;
 mod store;
 mod stragglers;
+mod trust;
 mod votes;
 mod workers;
