@@ -28,10 +28,10 @@ pub(super) struct Word {
 }
 
 impl Word {
-    /// The only vote that a verdict rests on, and whose it is. Its fuel is what it was granted.
+    /// The only vote that a verdict rests on, and whose it is. Its fuel is what it was granted. Where others said something
+    /// else, more than one agreed, though not all of them could deliver: that rests on no single word.
     pub(super) fn sole(task: &Task, row: &FinalRow) -> Option<(PeerNo, Self)> {
-        let mut agreed = row.grants.iter().filter(|grant| grant.agreed);
-        let (grant, None) = (agreed.next()?, agreed.next()) else { return None };
+        let [grant @ Grant { agreed: true, .. }] = row.grants.as_slice() else { return None };
         let (attempt, reported) = task.reported().find(|(attempt, _)| attempt.number == grant.number)?;
         let fuel = Fuel::new(u64::try_from(grant.credit.nanos()).unwrap_or(0));
         // The output is in the row of the final task.
