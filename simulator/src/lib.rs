@@ -28,6 +28,8 @@
 //! | `seeds` | grids by their seeds, and how a failure is replayed |
 //! | `truth` | what every task should give |
 //!
+//! [`population`] is the other simulator: statistics of large populations under a policy of trust.
+//!
 //! ```
 //! use talka_simulator::{Scenario, run};
 //!
@@ -48,6 +50,7 @@ mod hub;
 mod invariants;
 mod network;
 mod partitions;
+pub mod population;
 mod report;
 mod scenario;
 mod seeds;
