@@ -15,6 +15,7 @@
 //! | [`quantities`] | fuel, bytes, credit, time |
 //! | [`limits`] | every bound, with its unit and its reason |
 //! | [`job`] | what a submitter asks for, raw and validated |
+//! | [`placement`] | where peers come from, and who may stand beside whom |
 //! | [`precedence`] | who goes first: weights of submitters, priorities of jobs |
 //! | [`outcome`] | how an execution can end |
 //! | [`digest`] | what must agree between two executions, as one hash |
@@ -25,7 +26,7 @@
 //! | [`trust`] | what the words of workers are worth, and when they suffice |
 //! | [`coordinator`] | leases tasks out, collects reports, decides, grants credit |
 //! | [`worker`] | what a worker runs next, and what it still owes its coordinator |
-//! | [`swarm`] | who may fetch a blob from whom |
+//! | [`swarm`] | which piece of a blob to fetch from whom, and whom to serve |
 //! | [`duty`] | a share of a processor, in short slices |
 //! | [`mutants`] | deliberate defects, compiled for one test alone |
 //!
@@ -48,6 +49,7 @@ pub mod limits;
 pub mod mutants;
 pub mod outcome;
 pub mod packing;
+pub mod placement;
 pub mod precedence;
 pub mod quantities;
 pub mod signing;

@@ -7,6 +7,7 @@ use talka_core::{
     ids::{AttemptId, BlobHash, JobId, OutcomeDigest, PeerId},
     outcome::NoResult,
     swarm::Answer,
+    worker::Fetch,
 };
 
 use crate::{
@@ -36,7 +37,7 @@ impl World<'_> {
         let missing = spec.blobs().into_iter().find(|blob| !volunteer.blobs.contains(&blob.hash));
         let Some(blob) = missing else {
             self.volunteers[number].ready.insert(job);
-            return self.volunteer_event(number, |core, fx| core.on_fetched(job, fx));
+            return self.volunteer_event(number, |core, fx| core.on_fetched(Fetch { job, inputs: true }, fx));
         };
         if failures >= FAILURES_MAX {
             return self.give_up(number, job);

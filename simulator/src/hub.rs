@@ -287,6 +287,17 @@ impl World<'_> {
                 });
             }
             (FromWorker::Reports(reports), Some(session)) => self.reports(volunteer, session, reports),
+            (FromWorker::GivenBack(attempts), Some(session)) => {
+                self.note(format_args!("worker {volunteer} gives back {}", attempts.len()));
+                if self.hub.as_ref().is_some_and(|hub| hub.sessions.contains_key(&session)) {
+                    let peer = self.volunteers[volunteer].id;
+                    self.observe(Step::GivenBack { peer, attempts: &attempts });
+                    self.report.attempts_given_back += attempts.len() as u64;
+                }
+                self.hub_event(|hub, now| {
+                    hub.coordinator.on_given_back(now, session, &attempts, &mut hub.gathering.fx);
+                });
+            }
             (FromWorker::Leaving(keeping), Some(session)) => {
                 self.note(format_args!("worker {volunteer} leaves, keeping {}", keeping.len()));
                 if self.hub.as_ref().is_some_and(|hub| hub.sessions.contains_key(&session)) {

@@ -27,6 +27,7 @@
 //! | `invariants` | what must hold at each step |
 //! | `seeds` | grids by their seeds, and how a failure is replayed |
 //! | `truth` | what every task should give |
+//! | [`swarm`] | one blob and hundreds of peers, over modelled links |
 //!
 //! [`population`] is the other simulator: statistics of large populations under a policy of trust.
 //!
@@ -55,6 +56,7 @@ mod report;
 mod scenario;
 mod seeds;
 mod submitters;
+pub mod swarm;
 #[cfg(test)]
 mod tests;
 mod truth;

@@ -34,6 +34,7 @@ pub(crate) enum FromWorker {
     },
     Capacity(Capacity),
     Reports(Vec<Report>),
+    GivenBack(Vec<AttemptId>),
     /// It takes nothing more and keeps these.
     Leaving(Vec<AttemptId>),
 }

@@ -78,6 +78,7 @@ impl World<'_> {
                 clock_secs: CLOCK_SECS_DEFAULT,
                 priority: i64::from(number % 5) - 2,
                 on: vec![],
+                error_rate: None,
             };
             let Ok(spec) = raw.validate() else { panic!("the scenario asks for invalid jobs") };
             let mut request = [0; 16];

@@ -195,7 +195,7 @@ impl World<'_> {
         volunteer.life += 1;
         let life = volunteer.life;
         for (spec, attempt) in std::mem::take(&mut volunteer.checkpoints) {
-            volunteer.core.on_restored(&spec, Assignment { attempt, input: 0..0 });
+            volunteer.core.on_restored(&spec, Assignment { attempt, input: 0..0, inline: None });
         }
         let faults = &self.scenario.faults;
         self.mishap(faults.worker_life, Event::VolunteerEnds(number, life));
@@ -343,12 +343,13 @@ impl World<'_> {
             ToWorker::Lease(lease) => {
                 let assignment = |item: &talka_core::coordinator::LeaseItem| {
                     let task = TaskId { job: lease.job, index: item.index };
-                    Assignment { attempt: AttemptId { task, number: item.number }, input: 0..0 }
+                    Assignment { attempt: AttemptId { task, number: item.number }, input: 0..0, inline: None }
                 };
                 core.on_lease(lease.job, lease.items.iter().map(assignment).collect(), fx);
             }
             ToWorker::Settled { attempts, released } => core.on_settled(&attempts, &released, fx),
             ToWorker::Cancelled { attempts } => core.on_cancelled(&attempts, fx),
+            ToWorker::Recall { attempts } => core.on_recalled(&attempts, fx),
             ToWorker::Ended { job } => core.on_ended(job, fx),
             ToWorker::Replaced => panic!("the coordinator ends a session that was replaced by itself"),
         });
@@ -380,7 +381,8 @@ impl World<'_> {
         volunteer.acting = false;
         let mut fx = std::mem::take(&mut volunteer.gathered);
         volunteer.core.flush(&mut fx);
-        self.fetch(number, &fx.fetch);
+        let jobs: Vec<_> = fx.fetch.iter().map(|fetch| fetch.job).collect();
+        self.fetch(number, &jobs);
         for start in fx.start {
             self.start(number, start);
         }
@@ -388,6 +390,9 @@ impl World<'_> {
             let run = self.volunteers[number].slot(slot).run;
             let delay = self.between(&STOP);
             self.agenda.after(delay, Event::SlotStops { volunteer: number, slot, run });
+        }
+        for given in fx.give_back {
+            self.tell(number, FromWorker::GivenBack(given));
         }
         for reports in fx.reports {
             self.tell(number, FromWorker::Reports(reports));

@@ -22,8 +22,8 @@ impl Ledger for LedgerService {
         let peers = credit.into_iter().map(|(peer, total)| wire::PeerCredit {
             peer: id_bytes(peer.as_bytes()),
             credit_nanos: credit_bytes(total.credit),
-            validated: total.validated,
-            invalid: total.invalid,
+            validated: u64::try_from(total.validated).unwrap_or(0),
+            invalid: u64::try_from(total.invalid).unwrap_or(0),
         });
         Ok(Response::new(wire::CreditReply { peers: peers.collect() }))
     }

@@ -28,7 +28,7 @@ use crate::{
 
 impl Worker {
     /// How long the attempts that it holds take, as far as known.
-    fn backlog(&self, job: JobId, attempts: usize) -> Duration {
+    pub(super) fn backlog(&self, job: JobId, attempts: usize) -> Duration {
         let slots = u32::max(self.capacity.slots, 1);
         let mean = self.mean_micros.get(&job).copied().unwrap_or(0.0);
         let attempts = u32::try_from(attempts).unwrap_or(u32::MAX);
@@ -76,17 +76,19 @@ impl Coordinator {
     /// Serves the workers for which something has changed, and those that went away hungry, if work has arrived
     /// since: one lease each in turn, so that a small job does not go to the first of them as a whole.
     pub(super) fn feed(&mut self, now: Timestamp, fx: &mut Effects) {
+        self.reconsider(now, fx);
         loop {
             let woken = std::mem::take(&mut self.woken).into_iter().collect();
             self.take_turns(now, woken, fx);
             let Some(job) = self.arrived.pop_first() else {
                 if self.woken.is_empty() {
-                    return;
+                    break;
                 }
                 continue;
             };
             self.feed_job(now, job, fx);
         }
+        self.rebalance(now, fx);
     }
 
     /// Hands a worker leases until it holds enough or there is nothing for it.
@@ -134,10 +136,13 @@ impl Coordinator {
         if worker.capacity.slots == 0 {
             return false;
         }
-        let memory = worker.memory_per_slot();
+        let (memory, is_idle) = (worker.memory_per_slot(), worker.has_idle_slot());
         let (choice, full) = self.choose(peer);
         let Some(Choice { submitter, job: id, room }) = choice else {
             if !full {
+                if is_idle {
+                    self.idle.insert(peer);
+                }
                 self.hungry.insert(peer, memory);
             }
             return false;
@@ -205,7 +210,7 @@ impl Coordinator {
     fn open_lease(&mut self, now: Timestamp, peer: PeerNo, id: JobId, count: usize, fx: &mut Effects) {
         let Some(job) = self.jobs.get_mut(&id) else { return };
         job.passed_over = 0;
-        let items = job.take(peer, self.next_lease, count);
+        let items = job.take(peer, self.next_lease, count, &self.trust);
         if !items.is_empty() {
             self.grant_lease(now, peer, id, items, fx);
         }
@@ -257,7 +262,7 @@ impl Coordinator {
     pub(super) fn resume_lease(&mut self, now: Timestamp, row: LeaseRow, open: usize) {
         let id: LeaseId = row.lease;
         self.next_lease = self.next_lease.max(id.next());
-        let worker = self.workers.entry(row.peer).or_default();
+        let worker = self.worker_mut(row.peer);
         worker.in_flight += open;
         *worker.jobs.entry(row.job).or_default() += open;
         worker.held += u64::from(SLOT / 2) * open as u64;

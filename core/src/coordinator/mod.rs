@@ -8,7 +8,8 @@
 //!
 //! * A task never has two open or voting attempts of one peer.
 //! * A task that is final is in no map: its row in the store is the only truth.
-//! * Credit is granted only in the batch that makes its task final.
+//! * Credit is granted only in the batch that makes its task final, and taken back only in one that makes it open.
+//! * A job ends only when none of its results rests on one worker's word.
 //! * Everything that a message acknowledges is in the batch that precedes it.
 //!
 //! [`Coordinator::check_invariants`] checks what can be checked from within; tests and the simulator call
@@ -26,6 +27,7 @@ mod job;
 mod lifecycle;
 mod open;
 mod quota;
+mod rebalance;
 mod reports;
 mod restore;
 mod shares;
@@ -34,6 +36,8 @@ mod stragglers;
 mod task;
 #[cfg(test)]
 mod tests;
+mod trust;
+mod unchecked;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -47,12 +51,13 @@ pub use fit::{PassedOver, PassedOverGroup};
 pub use reports::{Report, ReportOutcome, ReportOutput};
 pub use restore::{JobSnapshot, Snapshot};
 
-use self::{hungry::Hungry, job::Job, quota::Quota, shares::Shares, task::AttemptState};
+use self::{hungry::Hungry, job::Job, quota::Quota, shares::Shares, task::AttemptState, trust::Trust};
 use crate::{
     ids::{AttemptId, JobId, LeaseId, PeerId, PeerNo, SessionId, TaskId},
     job::JobState,
     limits,
     quantities::{Bytes, Timestamp},
+    trust::AuditKey,
 };
 
 /// What an operator may set.
@@ -62,11 +67,17 @@ pub struct Config {
     pub reconnect_grace: Duration,
     /// Work that a worker is kept supplied with.
     pub prefill: Duration,
+    /// What decides which tasks are checked. No worker may know it, and a restart must not change it.
+    pub audit_key: AuditKey,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { reconnect_grace: limits::RECONNECT_GRACE, prefill: limits::PREFILL }
+        Self {
+            reconnect_grace: limits::RECONNECT_GRACE,
+            prefill: limits::PREFILL,
+            audit_key: AuditKey::new([0; 32]),
+        }
     }
 }
 
@@ -129,6 +140,10 @@ struct Worker {
     held: u64,
     /// Attempts that it may hold beside those.
     quota: Quota,
+    /// Attempts that it was asked to give back if it has not begun them, and has not answered.
+    recalled: BTreeSet<AttemptId>,
+    /// Attempts among those that it did not give back: there is no use in asking again.
+    begun: BTreeSet<AttemptId>,
     /// Jobs that this session was told about.
     told: BTreeSet<JobId>,
     /// Moving mean of the time of one attempt, by job, in microseconds.
@@ -166,18 +181,24 @@ pub struct Coordinator {
     away: BTreeSet<(Timestamp, PeerNo)>,
     next_lease: LeaseId,
     hungry: Hungry,
+    /// Workers with a slot that has nothing to do, since work was looked for elsewhere.
+    idle: BTreeSet<PeerNo>,
     /// Workers that have lost work, or may hold more, since they were last served.
     woken: BTreeSet<PeerNo>,
     /// The attempt whose report is being taken: it is in no batch yet.
     judged: Option<AttemptId>,
     /// Jobs with work that has arrived since the hungry workers were last served.
     arrived: BTreeSet<JobId>,
+    trust: Trust,
+    /// Tasks whose votes are to be judged anew, because one of them was taken back.
+    reconsidered: Vec<TaskId>,
 }
 
 impl Coordinator {
     /// A coordinator that owns nothing yet.
     pub fn new(config: Config) -> Self {
         Self {
+            trust: Trust::new(config.audit_key),
             config,
             numbers: HashMap::new(),
             names: Vec::new(),
@@ -191,9 +212,11 @@ impl Coordinator {
             away: BTreeSet::new(),
             next_lease: LeaseId::new(1),
             hungry: Hungry::default(),
+            idle: BTreeSet::new(),
             woken: BTreeSet::new(),
             judged: None,
             arrived: BTreeSet::new(),
+            reconsidered: Vec::new(),
         }
     }
 
@@ -215,7 +238,7 @@ impl Coordinator {
         }
         self.shares.set_now(now);
         let no = self.number(peer, fx);
-        let worker = self.workers.entry(no).or_default();
+        let worker = self.worker_mut(no);
         if let Some(old) = worker.session.replace(session) {
             self.sessions.remove(&old);
             fx.messages.push((old, ToWorker::Replaced));
@@ -225,6 +248,8 @@ impl Coordinator {
         let worker = self.workers.entry(no).or_default();
         worker.capacity = capacity;
         worker.told.clear();
+        worker.recalled.clear();
+        worker.begun.clear();
         worker.last_seen = now;
         let unknown = self.reconcile(now, no, holding, fx);
         fx.messages.push((session, ToWorker::Welcome { unknown }));
@@ -272,6 +297,7 @@ impl Coordinator {
         self.hungry.remove(no);
         if let Some(worker) = self.workers.get_mut(&no).filter(|worker| worker.session == Some(session)) {
             worker.session = None;
+            worker.recalled.clear();
             worker.last_seen = now;
             self.away.insert((now + self.config.reconnect_grace, no));
         }
@@ -306,6 +332,12 @@ impl Coordinator {
         }
         self.shares.set_now(now);
         self.pump(now, no, fx);
+    }
+
+    /// A worker, with what is remembered of it if it was forgotten.
+    fn worker_mut(&mut self, no: PeerNo) -> &mut Worker {
+        let quota = self.trust.quota(no);
+        self.workers.entry(no).or_insert_with(|| Worker { quota, ..Worker::default() })
     }
 
     /// The short number of a peer; a new one is part of the batch.
@@ -349,10 +381,10 @@ impl Coordinator {
         let Some(task) = job.open.get_mut(&id.task.index) else { return };
         let before = task.held_bytes();
         if let Some(attempt) = task.attempt_mut(id.number) {
-            let (peer, given_up) = (attempt.peer, state.is_given_up());
+            let (peer, ordinal, given_up) = (attempt.peer, attempt.ordinal, state.is_given_up());
             attempt.state = state;
             if given_up {
-                task.note_given_up(peer, id.number);
+                task.note_given_up(peer, ordinal);
             }
         }
         job.held_bytes = job.held_bytes - before + task.held_bytes();

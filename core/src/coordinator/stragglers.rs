@@ -183,7 +183,7 @@ impl Coordinator {
         let Some(job) = self.jobs.get_mut(&id).filter(|job| job.state == JobState::Running) else {
             return false;
         };
-        let item = job.duplicate(index, peer, lease);
+        let item = job.duplicate(index, peer, lease, &self.trust);
         if let Some(item) = item {
             self.grant_lease(now, peer, id, vec![item], fx);
         }

@@ -16,7 +16,7 @@ use talka_peer::{
 };
 use talka_proto::{
     PROTOCOL,
-    convert::{assignments, attempt_ids},
+    convert::{assignments, attempt_ids, attempts},
     wire::{
         self, coordinator_message::Message, grid_client::GridClient, worker_message::Message as FromWorker,
     },
@@ -96,6 +96,14 @@ impl Session {
                 Some(Message::Settled(settled)) if !settled.attempts.is_empty() => {
                     last_settled = sent.pop_front();
                     seen.reports.extend_one(last_settled.map(|since| since.elapsed()));
+                }
+                Some(Message::Recall(recall)) => {
+                    let wanted = attempt_ids(recall.attempts);
+                    let given: Vec<AttemptId> =
+                        queue.iter().filter(|attempt| wanted.contains(attempt)).copied().collect();
+                    queue.retain(|attempt| !given.contains(attempt));
+                    let given = wire::GivenBack { attempts: attempts(&given) };
+                    self.outbound.send(self::message(FromWorker::GivenBack(given))).await?;
                 }
                 Some(Message::Cancelled(cancelled)) => {
                     let unwanted = attempt_ids(cancelled.attempts);

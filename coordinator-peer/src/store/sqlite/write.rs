@@ -1,18 +1,21 @@
 //! One batch as one transaction.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 use talka_core::{
     coordinator::{
         Batch, CreditDelta, FinalOutput, FinalRow, JobRow, LeaseRow, PendingRow, ShardRow, Standing,
     },
-    ids::{AttemptId, JobId, LeaseId, PeerId, PeerNo, ResultDigest},
+    ids::{AttemptId, JobId, LeaseId, PeerId, PeerNo, ResultDigest, TaskId},
     precedence::Weight,
     quantities::{Credit, Timestamp},
 };
 
-use super::key::{block_of, task_key, task_keys};
+use super::{
+    key::{block_of, task_key, task_keys},
+    trust,
+};
 use crate::store::{Seq, StoreError, packed};
 
 /// What makes this store the one that may write.
@@ -59,8 +62,11 @@ pub(super) fn apply(
     }
     writer.open_leases(batch.leases_opened.values().map(AsRef::as_ref))?;
     writer.close_leases(&batch.leases_closed)?;
+    writer.clear(&batch.cleared)?;
+    writer.revoke(&batch.revoked)?;
     writer.add_pending(&batch.pending)?;
     writer.add_finals(&batch.finals)?;
+    trust::write(transaction, batch)?;
     writer.add_credit(&batch.credit)?;
     // Last, so that it also clears away what this batch opened.
     for (job, (state, ended)) in &batch.ended {
@@ -103,7 +109,9 @@ impl Writer<'_> {
             ],
         )?;
         self.conn
-            .prepare_cached("INSERT INTO shard VALUES(?1, ?1, 0, ?2, 0, 0, 0, 0, 0, 0, 0, ?3, ?4, ?5, 0)")?
+            .prepare_cached(
+                "INSERT INTO shard VALUES(?1, ?1, 0, ?2, 0, 0, 0, 0, 0, 0, 0, ?3, ?4, ?5, 0, 0, 0)",
+            )?
             .execute(params![
                 job,
                 submission.spec.inputs.count(),
@@ -117,7 +125,8 @@ impl Writer<'_> {
     fn update_shard(&self, job: JobId, row: &ShardRow) -> Result<(), StoreError> {
         let (credit, nanos) = split(row.credit)?;
         let sql = "UPDATE shard SET cursor = ?3, low = ?4, done = ?5, failed = ?6, attempts = ?7, \
-                   credit = ?8, nanos = ?9, last_seq = ?10, numbers = ?11 WHERE shard_id = ?1 AND epoch = ?2";
+                   credit = ?8, nanos = ?9, last_seq = ?10, numbers = ?11, provisional = ?12, revoked = ?13 \
+                   WHERE shard_id = ?1 AND epoch = ?2";
         let changed = self.conn.prepare_cached(sql)?.execute(params![
             job.get(),
             self.claim.epoch,
@@ -129,7 +138,9 @@ impl Writer<'_> {
             credit,
             nanos,
             self.seq.get(),
-            row.numbers
+            row.numbers,
+            row.provisional,
+            row.revoked
         ])?;
         must_exist(changed, job)
     }
@@ -188,12 +199,46 @@ impl Writer<'_> {
         Ok(())
     }
 
+    fn clear(&self, tasks: &BTreeSet<TaskId>) -> Result<(), StoreError> {
+        let mut clear = self.conn.prepare_cached("DELETE FROM pending WHERE task_id = ?1")?;
+        for task in tasks {
+            clear.execute([task_key(*task)?])?;
+        }
+        Ok(())
+    }
+
+    /// Tasks that became final in the same batch are not there yet, or no more.
+    fn revoke(&self, tasks: &BTreeSet<TaskId>) -> Result<(), StoreError> {
+        if tasks.is_empty() {
+            return Ok(());
+        }
+        let mut revoke = self.conn.prepare_cached("DELETE FROM task_final WHERE task_id = ?1")?;
+        let mut drop_output = self.conn.prepare_cached("DELETE FROM output WHERE task_id = ?1")?;
+        let mut drop_word = self.conn.prepare_cached("DELETE FROM provisional WHERE task_id = ?1")?;
+        let mut count =
+            self.conn.prepare_cached("UPDATE final_block SET finals = finals - ?2 WHERE block = ?1")?;
+        let mut drop_block =
+            self.conn.prepare_cached("DELETE FROM final_block WHERE block = ?1 AND finals = 0")?;
+        for task in tasks {
+            let key = task_key(*task)?;
+            let removed = revoke.execute([key])?;
+            drop_output.execute([key])?;
+            drop_word.execute([key])?;
+            count.execute(params![block_of(key), removed])?;
+            drop_block.execute([block_of(key)])?;
+        }
+        Ok(())
+    }
+
     fn add_finals(&self, rows: &[FinalRow]) -> Result<(), StoreError> {
         let mut settle = self.conn.prepare_cached("DELETE FROM pending WHERE task_id = ?1")?;
         let mut insert = self.conn.prepare_cached("INSERT INTO task_final VALUES(?1, ?2, ?3)")?;
         let mut entry = Vec::new();
         let mut blocks = BTreeMap::<u64, u64>::new();
-        for row in rows {
+        // Workers finish in any order; the tree is filled fastest from left to right.
+        let mut sorted: Vec<&FinalRow> = rows.iter().collect();
+        sorted.sort_unstable_by_key(|row| row.task);
+        for row in sorted {
             let key = task_key(row.task)?;
             if row.had_pending {
                 settle.execute([key])?;

@@ -16,11 +16,11 @@ use crate::{
     },
     digest::outcome_digest,
     ids::{AttemptId, BlobHash, InputDigest, JobId, OutcomeDigest, PeerId, PeerNo, SessionId, TaskId},
-    job::{BlobRef, JobSpec, JobState, RawJobSpec, Submission, tests::raw},
+    job::{BlobRef, ErrorRate, JobSpec, JobState, RawJobSpec, Submission, tests::raw},
     limits,
     outcome::{Exit, NoResult, Output},
     precedence::{Priority, Weight},
-    quantities::{Bytes, Credit, Fuel, Timestamp},
+    quantities::{Bytes, Credit, Fuel, Ppm, Timestamp},
     validation::Agreed,
 };
 
@@ -147,6 +147,13 @@ pub(super) fn job(tasks: u64) -> NewJob {
 impl NewJob {
     pub(super) fn quorum(mut self, quorum: u32) -> Self {
         self.raw.quorum = quorum;
+        self
+    }
+
+    /// Accepted by what is known of workers: so many errors and liars in a million.
+    pub(super) fn error_rate(mut self, error: u32, liars: u32) -> Self {
+        let (error, liars) = (Ppm::new(error), Ppm::new(liars));
+        self.raw.error_rate = Some(ErrorRate { error, liars });
         self
     }
 
@@ -313,6 +320,10 @@ impl Grid {
             ToWorker::Ended { job } => {
                 assert!(machine.told.remove(job), "only jobs that the worker knows end for it");
                 machine.holds.retain(|attempt| attempt.task.job != *job);
+            }
+            ToWorker::Recall { attempts } => {
+                assert!(!attempts.is_empty(), "nobody is asked for nothing");
+                assert!(attempts.len() <= limits::LEASE_ITEMS_MAX);
             }
             ToWorker::Replaced => panic!("only a session before the newest one is replaced"),
         }
@@ -606,6 +617,25 @@ impl Worker<'_> {
             let attempt = self.attempt(index);
             self = self.reports_attempt(attempt, index.to_string().as_str(), wall);
         }
+        self
+    }
+
+    /// What it is asked to give back, and has not been asked for before by this script.
+    pub(super) fn is_asked_for(&mut self) -> Vec<AttemptId> {
+        let recalls =
+            self.machine().inbox.extract_if(.., |message| matches!(message, ToWorker::Recall { .. }));
+        let attempts = recalls.flat_map(|message| match message {
+            ToWorker::Recall { attempts } => attempts,
+            _ => vec![],
+        });
+        attempts.collect()
+    }
+
+    /// Says that it has not begun these, and forgets them.
+    pub(super) fn gives_back(mut self, attempts: &[AttemptId]) -> Self {
+        let session = self.session();
+        self.machine().holds.retain(|attempt| !attempts.contains(attempt));
+        self.grid.event(|coordinator, now, fx| coordinator.on_given_back(now, session, attempts, fx));
         self
     }
 

@@ -17,6 +17,9 @@ use crate::{
 /// Workers of a history: few, so that they meet at the same tasks.
 const WORKERS: u8 = 5;
 
+/// The last of those that come in the end: enough to outweigh whatever the first ones said.
+const MANY: u8 = 115;
+
 /// What may happen. A thing that can't happen now does nothing.
 #[derive(Debug, Clone)]
 enum Event {
@@ -27,6 +30,8 @@ enum Event {
         priority: i64,
         /// Whether it is meant for the first workers only: as many as the quorum and one more.
         targeted: bool,
+        /// Whether it is accepted by what is known of workers.
+        by_record: bool,
     },
     Pause {
         job: u64,
@@ -74,6 +79,11 @@ enum Event {
         held: usize,
         answer: u8,
     },
+    /// An answer to what it was asked for: those whose bits are set.
+    GiveBack {
+        worker: u8,
+        which: u8,
+    },
     /// A report on anything at all.
     Invent {
         worker: u8,
@@ -97,9 +107,9 @@ enum Event {
 fn events() -> impl Strategy<Value = Vec<Event>> {
     let worker = 1..=WORKERS;
     let event = prop_oneof![
-        2 => (1u64..12, 1u32..4, 201u8..203, -2i64..3, prop::bool::weighted(0.2)).prop_map(
-            |(tasks, quorum, submitter, priority, targeted)| Event::Submit {
-                tasks, quorum, submitter, priority, targeted,
+        2 => (1u64..12, 1u32..4, 201u8..203, -2i64..3, prop::bool::weighted(0.2), prop::bool::weighted(0.4)).prop_map(
+            |(tasks, quorum, submitter, priority, targeted, by_record)| Event::Submit {
+                tasks, quorum, submitter, priority, targeted, by_record,
             }
         ),
         1 => (1u64..6).prop_map(|job| Event::Pause { job }),
@@ -116,6 +126,7 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
             .prop_map(|(worker, slots, memory_mib)| Event::Offer { worker, slots, memory_mib }),
         30 => (worker.clone(), 0usize..8, 0u8..20)
             .prop_map(|(worker, held, answer)| Event::Report { worker, held, answer }),
+        4 => (worker.clone(), any::<u8>()).prop_map(|(worker, which)| Event::GiveBack { worker, which }),
         3 => (worker, 0u64..5, 0u64..14, 0u32..6)
             .prop_map(|(worker, job, index, number)| Event::Invent { worker, job, index, number }),
         6 => (0usize..3, 0u8..16).prop_map(|(fetch, bad)| Event::Fetched { fetch, bad }),
@@ -147,8 +158,12 @@ fn apply(grid: &mut Grid, event: &Event) {
     let connected =
         |grid: &Grid, worker: &u8| grid.machines.get(worker).is_some_and(|machine| machine.session.is_some());
     match event {
-        Event::Submit { tasks, quorum, submitter, priority, targeted } => {
+        Event::Submit { tasks, quorum, submitter, priority, targeted, by_record } => {
             let mut new = job(*tasks).quorum(*quorum).by(*submitter).priority(*priority);
+            // Loose enough that one word suffices after one check.
+            if *by_record {
+                new = new.error_rate(300_000, 300_000);
+            }
             if *targeted {
                 let peers = u8::try_from(*quorum).expect("small") + 1;
                 new = new.on(&(1..=peers).collect::<Vec<u8>>());
@@ -187,6 +202,17 @@ fn apply(grid: &mut Grid, event: &Event) {
             if let Some(attempt) = attempt {
                 grid.worker(*worker).reports_attempt(attempt, says(*answer), Duration::from_millis(1));
             }
+        }
+        Event::GiveBack { worker, which } if connected(grid, worker) => {
+            let asked = grid.worker(*worker).is_asked_for();
+            let given: Vec<AttemptId> = (0..)
+                .zip(asked)
+                .filter(|(place, attempt)| {
+                    which & 1 << (place % 8) != 0 && grid.machines[worker].holds.contains(attempt)
+                })
+                .map(|(_, attempt)| attempt)
+                .collect();
+            grid.worker(*worker).gives_back(&given);
         }
         Event::Invent { worker, job, index, number } if connected(grid, worker) => {
             let task = TaskId { job: JobId::new(*job), index: *index };
@@ -239,10 +265,10 @@ fn finish(grid: &mut Grid) {
             assert!(view.attempts.iter().any(voted), "{task} waits, and not for {worker}: {view:#?}");
         }
     }
-    for worker in 100..104 {
+    for worker in 100..=MANY {
         grid.worker(worker).connects(4);
     }
-    work_off(grid, 100..=103);
+    work_off(grid, 100..=MANY);
     assert_eq!(open_tasks(grid), [], "with enough workers every job ends");
 }
 
