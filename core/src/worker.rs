@@ -67,7 +67,8 @@ pub struct Effects {
     pub release: Vec<AttemptId>,
     /// Attempts with which nobody will go on: their checkpoints may go.
     pub spent: Vec<AttemptId>,
-    /// Jobs that have ended for this worker: their blobs are no longer pinned.
+    /// Jobs that have ended for this worker: their blobs are no longer pinned. To be done last: what starts may be of one
+    /// of them, and is stopped.
     pub forget: Vec<JobId>,
 }
 
@@ -172,7 +173,7 @@ impl Worker {
         if self.attempts.contains_key(&attempt) || self.attempts.len() >= limits::WORKER_HELD_MAX {
             return;
         }
-        self.on_job(id, spec.clone());
+        self.introduce(id, spec.clone());
         if let Some(job) = self.jobs.get_mut(&id) {
             self.attempts.insert(attempt, Phase::Queued);
             job.queue.push_back(Queued { arrival: 0, assignment });
@@ -209,8 +210,14 @@ impl Worker {
         self.connected = false;
     }
 
-    /// What a job is. It may come again on a later session.
-    pub fn on_job(&mut self, id: JobId, spec: Arc<JobSpec>) {
+    /// What a job is. It may come again on a later session, and in the same breath as the word that it had ended: then
+    /// there is nothing to forget.
+    pub fn on_job(&mut self, id: JobId, spec: Arc<JobSpec>, fx: &mut Effects) {
+        fx.forget.retain(|forgotten| *forgotten != id);
+        self.introduce(id, spec);
+    }
+
+    fn introduce(&mut self, id: JobId, spec: Arc<JobSpec>) {
         self.jobs.entry(id).or_insert_with(|| Job::new(spec));
     }
 

@@ -203,7 +203,7 @@ impl Shell {
                 }
                 self.worker.on_disconnected();
             }
-            Event::Job(job, spec) => self.worker.on_job(job, spec),
+            Event::Job(job, spec) => self.worker.on_job(job, spec, fx),
             Event::Lease(job, items) => self.worker.on_lease(job, items, fx),
             Event::Settled { attempts, released } => self.worker.on_settled(&attempts, &released, fx),
             Event::Cancelled(attempts) => self.worker.on_cancelled(&attempts, fx),

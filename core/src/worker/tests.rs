@@ -84,7 +84,7 @@ impl Rig {
     }
 
     fn introduce(&mut self, job: JobId) {
-        self.worker.on_job(job, Arc::new(spec(1000, 1)));
+        self.act(|worker, fx| worker.on_job(job, Arc::new(spec(1000, 1)), fx));
         self.act(|worker, fx| worker.on_fetched(all_of(job), fx));
     }
 
@@ -166,7 +166,7 @@ fn a_jobs_blobs_are_fetched_once_before_its_first_attempt() {
     let mut worker = Worker::new(2);
     let mut fx = Effects::default();
     worker.on_welcome(&[], &mut fx);
-    worker.on_job(JOB, Arc::new(spec(10, 1)));
+    worker.on_job(JOB, Arc::new(spec(10, 1)), &mut fx);
     assert_eq!(fx.fetch, [], "not before there is something to run");
     worker.on_lease(JOB, assignments(JOB, 0..1), &mut fx);
     worker.on_lease(JOB, assignments(JOB, 1..3), &mut fx);
@@ -178,12 +178,28 @@ fn a_jobs_blobs_are_fetched_once_before_its_first_attempt() {
     assert_eq!(worker.load(), Load { queued: 1, running: 2, ..Load::default() });
 }
 
+/// A shell gathers what several messages lead to: after a lost session, the welcome, the job and its lease come at once.
+#[test]
+fn a_job_that_comes_again_at_once_is_fetched_and_not_forgotten() {
+    let mut worker = Worker::new(1);
+    let mut fx = Effects::default();
+    worker.on_welcome(&[], &mut fx);
+    worker.on_job(JOB, Arc::new(spec(10, 1)), &mut fx);
+    worker.on_disconnected();
+    let mut fx = Effects::default();
+    worker.on_welcome(&[], &mut fx);
+    assert_eq!(fx.forget, [JOB], "nothing of it is held");
+    worker.on_job(JOB, Arc::new(spec(10, 1)), &mut fx);
+    worker.on_lease(JOB, assignments(JOB, 0..1), &mut fx);
+    assert_eq!((fx.fetch, fx.forget), (vec![PROGRAM], vec![]), "or what is fetched would be thrown away");
+}
+
 #[test]
 fn a_job_that_cannot_be_fetched_gives_no_result_and_is_tried_again() {
     let mut worker = Worker::new(1);
     let mut fx = Effects::default();
     worker.on_welcome(&[], &mut fx);
-    worker.on_job(JOB, Arc::new(spec(10, 1)));
+    worker.on_job(JOB, Arc::new(spec(10, 1)), &mut fx);
     worker.on_lease(JOB, assignments(JOB, 0..2), &mut fx);
     let mut fx = Effects::default();
     worker.on_fetch_failed(JOB, &ReportOutcome::NoResult(NoResult::Fetch), &mut fx);
@@ -780,7 +796,9 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
 fn apply(rig: &mut Rig, event: &Event, stopping: &mut Vec<SlotNo>) {
     let held = |rig: &Rig, held: usize| rig.worker.holding().get(held).copied();
     match *event {
-        Event::Introduce(job) => rig.worker.on_job(JobId::new(job), Arc::new(spec(1000, 1))),
+        Event::Introduce(job) => {
+            rig.act(|worker, fx| worker.on_job(JobId::new(job), Arc::new(spec(1000, 1)), fx));
+        }
         Event::Lease { job, from, count } => rig.lease_of(JobId::new(job), from..from + count),
         Event::Fetched(job) => rig.act(|worker, fx| worker.on_fetched(all_of(JobId::new(job)), fx)),
         Event::FetchFailed(job) => {

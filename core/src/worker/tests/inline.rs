@@ -14,7 +14,7 @@ fn packed() -> Arc<JobSpec> {
 fn worker() -> Worker {
     let mut worker = Worker::new(1);
     worker.on_welcome(&[], &mut Effects::default());
-    worker.on_job(JOB, packed());
+    worker.on_job(JOB, packed(), &mut Effects::default());
     worker
 }
 
