@@ -25,8 +25,9 @@
 //! | [`trust`] | what the words of workers are worth, and when they suffice |
 //! | [`coordinator`] | leases tasks out, collects reports, decides, grants credit |
 //! | [`worker`] | what a worker runs next, and what it still owes its coordinator |
-//! | [`swarm`] | who may fetch a blob from whom |
+//! | [`swarm`] | which piece of a blob to fetch from whom, and whom to serve |
 //! | [`duty`] | a share of a processor, in short slices |
+//! | [`mutants`] | deliberate defects, compiled for one test alone |
 //!
 //! ```
 //! use talka_core::{ids::TaskId, quantities::Fuel};
@@ -44,6 +45,7 @@ pub mod ids;
 pub mod job;
 pub mod ledger;
 pub mod limits;
+pub mod mutants;
 pub mod outcome;
 pub mod packing;
 pub mod precedence;

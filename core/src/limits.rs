@@ -371,6 +371,42 @@ pub const PROVIDER_STALL_MAX: Duration = Duration::from_secs(10);
 /// What is asked of a provider at once: a failure costs at most its unverified rest, and a new provider goes on
 /// from there.
 pub const PIECE_BYTES_MAX: u64 = 16 << 20;
+/// What the swarm asks of a provider at once: small enough that it is passed on soon, large enough that the request
+/// does not count (512 KiB made four peers slower, 4 MiB made the source send more).
+pub const SWARM_PIECE_BYTES: u64 = 1 << 20;
+/// Requests to one provider: one is served while the next one travels.
+pub const SWARM_REQUESTS_PER_PROVIDER: usize = 2;
+/// Requests for one blob to other peers than its source: each is a stream, a buffer of some pages and a window of the network.
+pub const SWARM_REQUESTS_MAX: usize = 24;
+/// Peers of which the pieces of one blob are followed, its source aside: each is a connection.
+pub const SWARM_PROVIDERS_MAX: usize = 24;
+/// Time without a single piece after which a fetch is given up, to be tried again later.
+pub const SWARM_GIVE_UP_AFTER: Duration = Duration::from_mins(1);
+/// Members that are remembered of the exchange of one blob; of more, a peer could not speak with all anyway.
+pub const SWARM_MEMBERS_MAX: usize = 1000;
+/// Blobs of which a peer knows who exchanges them: those of all unfinished jobs, and of some more.
+pub const SWARM_BLOBS_MAX: usize = 20_000;
+/// Silence after which a member is taken for gone; who takes part asks again several times in this time.
+pub const SWARM_MEMBER_SILENCE_MAX: Duration = Duration::from_mins(1);
+/// Time after which a peer that was proved to lie is spoken with again: its disk may have been at fault.
+pub const BAN_TIME: Duration = Duration::from_hours(1);
+/// Banned peers that are remembered.
+pub const BANS_MAX: usize = 10_000;
+/// Requests that a peer serves at once, one of them to whoever waits longest: few, so that a slow uplink finishes one
+/// after the other and not all at the end.
+pub const UPLOAD_SLOTS: usize = 3;
+/// Requests of one peer that are served or wait: what two downloads make of it.
+pub const UPLOADS_PER_PEER_MAX: usize = 8;
+/// Requests that wait for a slot, before others are refused.
+pub const UPLOADS_WAITING_MAX: usize = 256;
+/// Longest wait for a slot before whoever asked is told to ask others: well below [`PROVIDER_STALL_MAX`].
+pub const UPLOAD_WAIT_MAX: Duration = Duration::from_secs(4);
+/// Blobs of which a peer remembers how often it sent each piece.
+pub const UPLOAD_BLOBS_REMEMBERED: usize = 16;
+/// Time after which what a peer sent counts half: it is served for what it does now.
+pub const RECIPROCITY_HALF_LIFE: Duration = Duration::from_secs(20);
+/// Peers whose exchange is remembered.
+pub const RECIPROCITY_PEERS_MAX: usize = 4096;
 /// Connections to providers that are kept open for the next request.
 pub const PROVIDER_CONNECTIONS_MAX: usize = 256;
 /// Peers that can't be dialed and offer their blobs over a connection of their own.

@@ -21,6 +21,7 @@ use crate::{
     ids::{AttemptId, JobId, SlotNo, TaskId},
     job::JobSpec,
     limits,
+    mutants::{Mutant, is_active},
     outcome::NoResult,
 };
 
@@ -201,7 +202,9 @@ impl Worker {
             fx.fetch.extend(job.request_blobs(*id));
         }
         let reported = |(id, phase): (&AttemptId, &Phase)| matches!(phase, Phase::Reported(_)).then_some(*id);
-        self.outbox = self.attempts.iter().filter_map(reported).collect();
+        if !is_active(Mutant::ReportsOnce) {
+            self.outbox = self.attempts.iter().filter_map(reported).collect();
+        }
         self.flush(fx);
     }
 
@@ -213,7 +216,7 @@ impl Worker {
     /// What a job is. It may come again on a later session, and in the same breath as the word that it had ended: then
     /// there is nothing to forget.
     pub fn on_job(&mut self, id: JobId, spec: Arc<JobSpec>, fx: &mut Effects) {
-        fx.forget.retain(|forgotten| *forgotten != id);
+        fx.forget.retain(|forgotten| *forgotten != id || is_active(Mutant::ForgetsAnew));
         self.introduce(id, spec);
     }
 
@@ -470,6 +473,11 @@ impl Worker {
             let attempt = slot.batch.front()?.attempt;
             Some(Running { attempt, behind: slot.batch.len() - 1 })
         })
+    }
+
+    /// Attempts of all phases.
+    pub fn held(&self) -> usize {
+        self.attempts.len()
     }
 
     /// How many attempts are where.

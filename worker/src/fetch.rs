@@ -113,7 +113,7 @@ impl Fetcher {
         let tag = format!("{JOB_TAGS}{}/{}/", fetch.job, self.times);
         let (shared, events, blobs_of) = (self.shared.clone(), self.events.clone(), tag.clone());
         let work = tokio::spawn(async move {
-            let ready = shared.ready(&blobs_of, spec, fetch.inputs).await.map_err(|error| {
+            let ready = shared.ready(fetch, &blobs_of, spec).await.map_err(|error| {
                 tracing::warn!(job = %fetch.job, %error, "a job can't be run");
                 error.reason()
             });
@@ -147,16 +147,16 @@ impl Fetcher {
 impl Shared {
     async fn ready(
         self: &Arc<Self>,
+        fetch: Fetch,
         tag: &str,
         spec: Arc<JobSpec>,
-        with_inputs: bool,
     ) -> Result<ReadyJob, ReadyError> {
         let data = match &spec.inputs {
             Inputs::Packed { data, .. } => Some(*data),
             Inputs::Array { .. } => None,
         };
         for (number, blob) in spec.blobs().into_iter().enumerate() {
-            if Some(blob) == data && !with_inputs {
+            if Some(blob) == data && !fetch.inputs {
                 continue;
             }
             let tag = format!("{tag}{number}");
@@ -170,7 +170,7 @@ impl Shared {
             datasets.push((dataset.name.clone(), dataset.blob.hash, bytes));
         }
         let world = Arc::new(world::job_world(&spec, program, datasets));
-        Ok(ReadyJob { spec, world, data: data.filter(|_| with_inputs) })
+        Ok(ReadyJob { spec, world, data: data.filter(|_| fetch.inputs) })
     }
 
     async fn read(&self, blob: BlobRef, max: u64) -> Result<bytes::Bytes, ReadyError> {

@@ -22,6 +22,7 @@ use super::{
 use crate::{
     ids::{JobId, LeaseId, PeerId, PeerNo},
     limits,
+    mutants::{Mutant, is_active},
     quantities::{Bytes, Timestamp},
 };
 
@@ -148,7 +149,8 @@ impl Coordinator {
         // Leases are picked by turns among the submitters, so none may take all the room at once.
         let turn = self.shares.turn(submitter, room);
         let Some(job) = self.jobs.get(&id) else { return false };
-        let count = turn.min(self.share(job)).clamp(1, limits::LEASE_ITEMS_MAX);
+        let bound = if is_active(Mutant::LeasesWithoutBound) { usize::MAX } else { limits::LEASE_ITEMS_MAX };
+        let count = turn.min(self.share(job)).clamp(1, bound);
         self.open_lease(now, peer, id, count, fx);
         true
     }

@@ -15,6 +15,7 @@ use crate::{
         TaskId,
     },
     job::{BlobRef, JobSpec, JobState, Submission},
+    mutants::{Mutant, is_active},
     outcome::{Exit, NoResult, Output},
     precedence::{Priority, Weight},
     quantities::{Credit, Fuel, Timestamp},
@@ -159,6 +160,9 @@ impl Batch {
         for grant in &row.grants {
             let delta = self.credit.entry(grant.peer).or_default();
             delta.credit += grant.credit;
+            if is_active(Mutant::PaysTwice) {
+                delta.credit += grant.credit;
+            }
             *(if grant.agreed { &mut delta.validated } else { &mut delta.invalid }) += 1;
         }
         let first = AttemptId { task: row.task, number: 0 };

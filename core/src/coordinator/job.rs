@@ -13,6 +13,7 @@ use crate::{
     ids::{JobId, LeaseId, PeerNo},
     job::{JobState, Submission},
     limits,
+    mutants::{Mutant, is_active},
     quantities::Timestamp,
 };
 
@@ -148,7 +149,7 @@ impl Job {
 
     fn begin_attempt(&mut self, index: u64, peer: PeerNo, lease: LeaseId) -> Option<LeaseItem> {
         let task = self.open.get_mut(&index)?;
-        task.last_number += 1;
+        task.last_number += u32::from(task.last_number == 0 || !is_active(Mutant::LeasesAttemptAgain));
         let number = task.last_number;
         task.queued = None;
         // Most tasks have as many attempts as must agree, and there are many tasks.
@@ -159,8 +160,12 @@ impl Job {
         Some(LeaseItem { index, number })
     }
 
-    /// Hands a second attempt at a straggler's task to `peer`.
+    /// Hands a second attempt at a straggler's task to `peer`, unless there was one already: several of its attempts may
+    /// be late.
     pub(super) fn duplicate(&mut self, index: u64, peer: PeerNo, lease: LeaseId) -> Option<LeaseItem> {
+        if self.open.get(&index)?.duplicate.is_some() {
+            return None;
+        }
         let item = self.begin_attempt(index, peer, lease)?;
         let task = self.open.get_mut(&index)?;
         task.duplicate = Some(item.number);

@@ -13,6 +13,7 @@ use crate::{
     ids::{AttemptId, InputDigest, OutcomeDigest, PeerId, PeerNo, SessionId, TaskId},
     job::{BlobRef, JobState, TaskLimits},
     limits,
+    mutants::{Mutant, is_active},
     outcome::{Exit, NoResult, Output},
     quantities::{Credit, Fuel, Timestamp},
     validation::{self, Agreed, Verdict},
@@ -128,11 +129,15 @@ impl Coordinator {
         let task_limits = job.submission.spec.limits;
         let Some(task) = job.open.get_mut(&id.task.index) else { return Receipt::Released };
         let known = task.inline_outcomes();
-        let Some(attempt) = task.attempt_mut(id.number).filter(|attempt| attempt.peer == peer) else {
+        let Some(attempt) = task
+            .attempt_mut(id.number)
+            .filter(|attempt| attempt.peer == peer || is_active(Mutant::CountsForeign))
+        else {
             return Receipt::Released;
         };
         match &attempt.state {
             AttemptState::Leased | AttemptState::Expired => {}
+            AttemptState::Gone if is_active(Mutant::CountsGivenUp) => {}
             AttemptState::Gone | AttemptState::NoResult(_) => return Receipt::Released,
             AttemptState::Reported(earlier) => {
                 let remote = matches!(earlier.output, PendingOutput::Remote(_));
@@ -168,7 +173,7 @@ impl Coordinator {
 
     /// Puts the report that was just taken into the batch, unless its task is final and needs it no more.
     fn keep_report(&mut self, id: AttemptId, fx: &mut Effects) {
-        if self.judged.take() != Some(id) {
+        if self.judged.take() != Some(id) || is_active(Mutant::ForgetsReports) {
             return;
         }
         let job = self.jobs.get_mut(&id.task.job);
@@ -187,7 +192,7 @@ impl Coordinator {
         let Some(job) = self.jobs.get_mut(&id.job).filter(|job| job.state == JobState::Running) else {
             return;
         };
-        let quorum = job.quorum();
+        let quorum = job.quorum() - u32::from(is_active(Mutant::HurriesQuorum) && job.quorum() > 1);
         let Some(task) = job.open.get_mut(&id.index).filter(|task| !task.collecting) else { return };
         fx.changed.insert(id.job);
         if let Verdict::Agreed(agreed) = validation::judge(quorum, task.votes()) {
@@ -300,6 +305,11 @@ impl Coordinator {
         job.shard.credit += grants.iter().map(|grant| grant.credit).sum();
         fx.batch.shards.insert(id.job, job.shard());
         let complete = job.is_complete();
+        if is_active(Mutant::ReopensFinals) {
+            let again = Task { last_number: task.last_number, ..Task::default() };
+            job.open.insert(id.index, again);
+            job.requeue(id.index, false);
+        }
         let row = FinalRow { task: id, verdict, attempts, grants, output, had_pending };
         self.judge_workers(&task, &row);
         fx.batch.add_final(row);
@@ -339,12 +349,18 @@ fn grants(task: &Task, agreed: Agreed) -> Vec<Grant> {
     let earned = agreed.earned(task.votes()).credit();
     let grant = |(attempt, reported): (&Attempt, &Reported)| {
         let agreed = agreed.includes(reported.vote());
-        let credit = if agreed { earned } else { Credit::ZERO };
+        let claimed = reported.fuel.credit();
+        let credit = match agreed {
+            true if is_active(Mutant::PaysClaims) => claimed,
+            true => earned,
+            false => Credit::ZERO,
+        };
         Grant { peer: attempt.peer, number: attempt.number, agreed, credit }
     };
     // There are many rows, and most have few votes.
     let mut grants = Vec::with_capacity(task.attempts.len());
-    grants.extend(task.reported().map(grant));
+    let counts = |grant: &Grant| grant.agreed || !is_active(Mutant::ForgetsVotes);
+    grants.extend(task.reported().map(grant).filter(counts));
     grants
 }
 
