@@ -210,6 +210,8 @@ pub const RECALL_WAIT_MIN: Duration = Duration::from_millis(100);
 pub const RECALL_JOBS_MAX: usize = 16;
 /// Leases of each of them that are searched, newest first: those wait longest.
 pub const RECALL_LEASES_MAX: usize = 16;
+/// Attempts that are looked at in all of that: a hundredth of a millisecond.
+pub const RECALL_ITEMS_MAX: usize = 512;
 /// Idle workers for which work that waits elsewhere is looked for again in one go.
 pub const RECALL_WORKERS_MAX: usize = 64;
 /// Peers that are named for each reason why workers are passed over.
