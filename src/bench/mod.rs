@@ -6,11 +6,13 @@
 //! | [`empty`] | a program with nothing to do |
 //! | [`pass`] | rewriting a large module |
 //! | [`report`] | the figures, as JSON and as a table, and their goals |
+//! | [`swarm`] | peers that fetch a blob from each other |
 
 mod empty;
 mod kernels;
 mod pass;
 mod report;
+pub(crate) mod swarm;
 
 use std::{process::ExitCode, time::Duration};
 

@@ -1,38 +1,27 @@
 //! Getting a job ready: its blobs are fetched from whoever has them, its bundle compiled.
 
-use std::{
-    collections::HashMap,
-    net::SocketAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use talka_core::{
-    ids::{JobId, PeerId},
+    ids::JobId,
     job::{BlobRef, Inputs, JobSpec},
     limits,
     outcome::NoResult,
 };
 use talka_peer::{
-    blobs::BlobStore,
-    rpc::Client,
-    transfer::{self, Provider},
-};
-use talka_proto::{
-    convert::{id_bytes, peer_id},
-    wire::{self, peers_client::PeersClient},
+    blobs::{BlobError, BlobStore},
+    swarm::{Members, Swarm},
+    transfer::FetchBlobError,
 };
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
-use tonic::Status;
 
 use crate::{
+    inputs::JobInputs,
     sandbox::{CompileError, Compiler},
     shell::Event,
     slots::ReadyJob,
+    tracker::Tracker,
     world,
 };
 
@@ -61,55 +50,42 @@ impl ReadyError {
 pub(crate) struct Fetcher {
     shared: Arc<Shared>,
     events: mpsc::Sender<Event>,
-    /// Jobs that are being made ready.
+    /// Jobs that are being made ready, and whose blobs others may fetch from here.
     running: HashMap<JobId, AbortOnDropHandle<()>>,
 }
 
 struct Shared {
     blobs: BlobStore,
-    transfer: transfer::Fetcher,
-    client: Client,
-    coordinator: Provider,
-    /// Where this peer can be dialed.
-    addresses: Vec<String>,
+    swarm: Swarm,
+    tracker: Tracker,
     compiler: Compiler,
-    from_coordinator: AtomicU64,
-    from_peers: AtomicU64,
 }
+
+/// How often others are told that a job's blobs are here.
+const TELL_INTERVAL: Duration = Duration::from_secs(20);
 
 impl Fetcher {
     pub(crate) fn new(
         blobs: BlobStore,
-        transfer: transfer::Fetcher,
-        client: Client,
-        addresses: &[SocketAddr],
+        swarm: Swarm,
+        tracker: Tracker,
         compiler: Compiler,
         events: mpsc::Sender<Event>,
     ) -> Self {
-        let coordinator = Provider::from(client.address().clone());
-        let shared = Shared {
-            blobs,
-            transfer,
-            client,
-            coordinator,
-            addresses: addresses.iter().map(ToString::to_string).collect(),
-            compiler,
-            from_coordinator: AtomicU64::new(0),
-            from_peers: AtomicU64::new(0),
-        };
-        Self { shared: Arc::new(shared), events, running: HashMap::new() }
+        Self { shared: Arc::new(Shared { blobs, swarm, tracker, compiler }), events, running: HashMap::new() }
     }
 
     /// Makes a job ready and says so.
     pub(crate) fn fetch(&mut self, job: JobId, spec: Arc<JobSpec>) {
         let (shared, events) = (self.shared.clone(), self.events.clone());
         let work = tokio::spawn(async move {
-            let ready = shared.ready(job, spec).await.map_err(|error| {
+            let ready = shared.ready(job, spec.clone()).await.map_err(|error| {
                 tracing::warn!(%job, %error, "a job can't be run");
                 error.reason()
             });
             // An error means that the worker stops.
             drop(events.send(Event::Fetched(job, ready)).await);
+            shared.keep_telling(&spec).await;
         });
         self.running.insert(job, AbortOnDropHandle::new(work));
     }
@@ -123,8 +99,7 @@ impl Fetcher {
 
     /// Bytes fetched from the coordinator and from other peers.
     pub(crate) fn fetched(&self) -> (u64, u64) {
-        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        (load(&self.shared.from_coordinator), load(&self.shared.from_peers))
+        self.shared.swarm.received()
     }
 }
 
@@ -134,9 +109,24 @@ fn job_tag(job: JobId) -> String {
 
 impl Shared {
     async fn ready(&self, job: JobId, spec: Arc<JobSpec>) -> Result<ReadyJob, ReadyError> {
+        let data = match &spec.inputs {
+            Inputs::Packed { data, .. } => Some(*data),
+            Inputs::Array { .. } => None,
+        };
+        // Tags, so that nothing is lost over a restart in the middle of it. Of the inputs, a task waits for its own.
+        let mut inputs = None;
         for (number, blob) in spec.blobs().into_iter().enumerate() {
             let tag = format!("{}{number}", job_tag(job));
-            self.get(blob, &tag).await?;
+            let failed = |error: BlobError| ReadyError::Fetch { blob, reason: error.to_string() };
+            self.blobs.tag(&tag, blob.hash).await.map_err(failed)?;
+            let failed = |error: Arc<FetchBlobError>| ReadyError::Fetch { blob, reason: error.to_string() };
+            if data == Some(blob) {
+                let fetched = JobInputs::fetch(blob, &self.blobs, &self.swarm, &self.tracker).await;
+                inputs = Some(Arc::new(fetched.map_err(failed)?));
+            } else {
+                let fetch = self.swarm.fetch(blob, self.tracker.clone()).await.map_err(Arc::new);
+                fetch.map_err(failed)?.done().await.map_err(failed)?;
+            }
         }
         let wasm = self.read(spec.bundle, limits::MODULE_BYTES_MAX).await?;
         let program = self.compiler.compile(spec.bundle.hash, wasm).await?;
@@ -146,77 +136,23 @@ impl Shared {
             datasets.push((dataset.name.clone(), dataset.blob.hash, bytes));
         }
         let world = Arc::new(world::job_world(&spec, program, datasets));
-        let data = match &spec.inputs {
-            Inputs::Packed { data, .. } => Some(*data),
-            Inputs::Array { .. } => None,
-        };
-        Ok(ReadyJob { spec, world, data })
+        Ok(ReadyJob { spec, world, inputs })
     }
 
     async fn read(&self, blob: BlobRef, max: u64) -> Result<bytes::Bytes, ReadyError> {
-        let failed =
-            |error: talka_peer::blobs::BlobError| ReadyError::Fetch { blob, reason: error.to_string() };
+        let failed = |error: BlobError| ReadyError::Fetch { blob, reason: error.to_string() };
         self.blobs.read(blob.hash, max).await.map_err(failed)
     }
 
-    /// Fetches one blob from whom the coordinator names, until it is here.
-    async fn get(&self, blob: BlobRef, tag: &str) -> Result<(), ReadyError> {
-        /// Sources that are tried before the job is given up for now.
-        const TRIES_MAX: usize = 8;
-        let failed = |reason: String| ReadyError::Fetch { blob, reason };
-        let mut last = "no source was named".to_owned();
-        for _ in 0..TRIES_MAX {
-            let provider = match self.provider(blob).await {
-                Ok(provider) => provider,
-                Err(status) => return Err(failed(status.message().to_owned())),
-            };
-            let fetched = self.transfer.fetch(&provider, blob, tag, |_| ()).await;
-            self.announce(blob, fetched.is_ok()).await;
-            match fetched {
-                Ok(bytes) => {
-                    let from_coordinator = provider.peer() == self.coordinator.peer();
-                    let counter = if from_coordinator { &self.from_coordinator } else { &self.from_peers };
-                    counter.fetch_add(bytes, Ordering::Relaxed);
-                    return Ok(());
-                }
-                Err(error) => {
-                    tracing::info!(peer = %provider.peer(), %error, "a source failed");
-                    last = error.to_string();
-                }
-            }
-        }
-        Err(failed(last))
-    }
-
-    /// Asks the coordinator for a source, waiting while all of them are busy.
-    async fn provider(&self, blob: BlobRef) -> Result<Provider, Status> {
-        let mut peers = PeersClient::new(self.client.channel());
+    /// Takes part in the exchange of a job's blobs until the job is forgotten.
+    async fn keep_telling(&self, spec: &JobSpec) {
         loop {
-            let request = wire::ProvidersRequest { hash: id_bytes(blob.hash.as_bytes()) };
-            let reply = peers.providers(request).await?.into_inner();
-            let Some(named) = reply.providers.into_iter().next() else {
-                tokio::time::sleep(Duration::from_millis(reply.retry_millis.clamp(1, 5000).into())).await;
-                continue;
-            };
-            let peer: PeerId = peer_id(&named.peer)?;
-            if peer == self.coordinator.peer() {
-                return Ok(self.coordinator.clone());
+            tokio::time::sleep(TELL_INTERVAL.mul_f64(rand::random_range(0.75..1.25))).await;
+            for blob in spec.blobs() {
+                if let Err(error) = self.tracker.others(blob).await {
+                    tracing::debug!(%error, "the coordinator was not told of a blob");
+                }
             }
-            let addresses = named.addresses.iter().filter_map(|text| text.parse().ok());
-            return Ok(Provider::dial(peer, addresses.collect()));
-        }
-    }
-
-    async fn announce(&self, blob: BlobRef, have: bool) {
-        let request = wire::AnnounceRequest {
-            hash: id_bytes(blob.hash.as_bytes()),
-            have,
-            addresses: self.addresses.clone(),
-            failed: !have,
-        };
-        let mut peers = PeersClient::new(self.client.channel());
-        if let Err(status) = peers.announce(request).await {
-            tracing::debug!(error = status.message(), "an announcement did not get through");
         }
     }
 }
