@@ -1,9 +1,12 @@
 //! `talka bench`.
 
+mod load;
+
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand, builder::FalseyValueParser};
 
+use self::load::{DispatchFlags, LatencyFlags};
 use crate::{
     bench::{
         self, SandboxConfig,
@@ -31,6 +34,10 @@ pub(crate) enum BenchCommand {
     /// One peer of `talka bench swarm`.
     #[command(hide = true)]
     SwarmPeer(SwarmPeerFlags),
+    /// Find out how many tasks a coordinator hands out, and what each costs it.
+    Dispatch(DispatchFlags),
+    /// Find out how long one tiny task takes, from its submission to its result.
+    Latency(LatencyFlags),
 }
 
 /// `talka bench swarm`.
@@ -146,6 +153,8 @@ impl BenchCommand {
             Self::Sandbox(flags) => bench::sandbox(flags.try_into()?, out).await,
             Self::Swarm(flags) => bench::swarm::run(flags.try_into()?, out).await,
             Self::SwarmPeer(flags) => bench::swarm::peer(flags.try_into()?, out).await,
+            Self::Dispatch(flags) => bench::dispatch(flags.try_into()?, out).await,
+            Self::Latency(flags) => bench::latency(flags.count()?, out).await,
         }
     }
 }

@@ -7,6 +7,7 @@ use talka_core::{
     job::{BlobRef, Inputs, JobSpec},
     limits,
     outcome::NoResult,
+    worker::Fetch,
 };
 use talka_peer::{
     blobs::{BlobError, BlobStore},
@@ -24,6 +25,9 @@ use crate::{
     tracker::Tracker,
     world,
 };
+
+/// What the tags of all jobs' blobs begin with.
+pub(crate) const JOB_TAGS: &str = "job/";
 
 /// Why a job can't be made ready.
 #[derive(Debug, thiserror::Error)]
@@ -50,8 +54,11 @@ impl ReadyError {
 pub(crate) struct Fetcher {
     shared: Arc<Shared>,
     events: mpsc::Sender<Event>,
-    /// Jobs that are being made ready, and whose blobs others may fetch from here.
-    running: HashMap<JobId, AbortOnDropHandle<()>>,
+    /// Jobs that are ready or being made so, and whose blobs others may fetch from here, with the tag of those: each time
+    /// another one, so that what is let go late is never what is wanted again.
+    running: HashMap<JobId, (String, AbortOnDropHandle<()>)>,
+    /// Times that a job was to be made ready.
+    times: u64,
 }
 
 struct Shared {
@@ -72,29 +79,39 @@ impl Fetcher {
         compiler: Compiler,
         events: mpsc::Sender<Event>,
     ) -> Self {
-        Self { shared: Arc::new(Shared { blobs, swarm, tracker, compiler }), events, running: HashMap::new() }
+        let shared = Arc::new(Shared { blobs, swarm, tracker, compiler });
+        Self { shared, events, running: HashMap::new(), times: 0 }
     }
 
     /// Makes a job ready and says so.
-    pub(crate) fn fetch(&mut self, job: JobId, spec: Arc<JobSpec>) {
-        let (shared, events) = (self.shared.clone(), self.events.clone());
+    pub(crate) fn fetch(&mut self, fetch: Fetch, spec: Arc<JobSpec>) {
+        self.times += 1;
+        let tag = format!("{JOB_TAGS}{}/{}/", fetch.job, self.times);
+        let (shared, events, blobs_of) = (self.shared.clone(), self.events.clone(), tag.clone());
         let work = tokio::spawn(async move {
-            let ready = shared.ready(job, spec.clone()).await.map_err(|error| {
-                tracing::warn!(%job, %error, "a job can't be run");
+            let ready = shared.ready(fetch, &blobs_of, spec.clone()).await.map_err(|error| {
+                tracing::warn!(job = %fetch.job, %error, "a job can't be run");
                 error.reason()
             });
             // An error means that the worker stops.
-            drop(events.send(Event::Fetched(job, ready)).await);
-            shared.keep_telling(&spec).await;
+            drop(events.send(Event::Fetched(fetch, ready)).await);
+            shared.keep_telling(fetch, &spec).await;
         });
-        self.running.insert(job, AbortOnDropHandle::new(work));
+        if let Some((earlier, _)) = self.running.insert(fetch.job, (tag, AbortOnDropHandle::new(work))) {
+            self.untag(earlier);
+        }
     }
 
     /// A job has ended: its blobs are no longer pinned.
     pub(crate) fn forget(&mut self, job: JobId) {
-        self.running.remove(&job);
+        if let Some((tag, _)) = self.running.remove(&job) {
+            self.untag(tag);
+        }
+    }
+
+    fn untag(&self, tag: String) {
         let blobs = self.shared.blobs.clone();
-        tokio::spawn(async move { blobs.untag(&job_tag(job)).await });
+        tokio::spawn(async move { blobs.untag(&tag).await });
     }
 
     /// Bytes fetched from the coordinator and from other peers.
@@ -103,29 +120,35 @@ impl Fetcher {
     }
 }
 
-fn job_tag(job: JobId) -> String {
-    format!("job/{job}/")
+/// The packed inputs of a job, if it has any.
+fn packed(spec: &JobSpec) -> Option<BlobRef> {
+    match &spec.inputs {
+        Inputs::Packed { data, .. } => Some(*data),
+        Inputs::Array { .. } => None,
+    }
 }
 
 impl Shared {
-    async fn ready(&self, job: JobId, spec: Arc<JobSpec>) -> Result<ReadyJob, ReadyError> {
-        let data = match &spec.inputs {
-            Inputs::Packed { data, .. } => Some(*data),
-            Inputs::Array { .. } => None,
-        };
-        // Tags, so that nothing is lost over a restart in the middle of it. Of the inputs, a task waits for its own.
+    async fn ready(&self, fetch: Fetch, tag: &str, spec: Arc<JobSpec>) -> Result<ReadyJob, ReadyError> {
+        let data = packed(&spec);
         let mut inputs = None;
         for (number, blob) in spec.blobs().into_iter().enumerate() {
-            let tag = format!("{}{number}", job_tag(job));
-            let failed = |error: BlobError| ReadyError::Fetch { blob, reason: error.to_string() };
-            self.blobs.tag(&tag, blob.hash).await.map_err(failed)?;
-            let failed = |error: Arc<FetchBlobError>| ReadyError::Fetch { blob, reason: error.to_string() };
-            if data == Some(blob) {
-                let fetched = JobInputs::fetch(blob, &self.blobs, &self.swarm, &self.tracker).await;
-                inputs = Some(Arc::new(fetched.map_err(failed)?));
-            } else {
-                let fetch = self.swarm.fetch(blob, self.tracker.clone()).await.map_err(Arc::new);
-                fetch.map_err(failed)?.done().await.map_err(failed)?;
+            if Some(blob) == data && !fetch.inputs {
+                continue;
+            }
+            let failed = |reason: String| ReadyError::Fetch { blob, reason };
+            // Before anything is looked for, so that it can't be collected in between.
+            let tagged = self.blobs.tag(&format!("{tag}{number}"), blob.hash).await;
+            tagged.map_err(|error| failed(error.to_string()))?;
+            if Some(blob) == data {
+                // A task waits for its own part of them, and nobody for the rest.
+                let begun = JobInputs::fetch(blob, &self.blobs, &self.swarm, &self.tracker).await;
+                inputs = Some(Arc::new(begun.map_err(|error| failed(error.to_string()))?));
+            } else if !self.is_here(blob).await {
+                let fetched = async {
+                    self.swarm.fetch(blob, self.tracker.clone()).await.map_err(Arc::new)?.done().await
+                };
+                fetched.await.map_err(|error: Arc<FetchBlobError>| failed(error.to_string()))?;
             }
         }
         let wasm = self.read(spec.bundle, limits::MODULE_BYTES_MAX).await?;
@@ -139,20 +162,25 @@ impl Shared {
         Ok(ReadyJob { spec, world, inputs })
     }
 
+    async fn is_here(&self, blob: BlobRef) -> bool {
+        matches!(self.blobs.size(blob.hash).await, Ok(Some(size)) if size == blob.size)
+    }
+
     async fn read(&self, blob: BlobRef, max: u64) -> Result<bytes::Bytes, ReadyError> {
         let failed = |error: BlobError| ReadyError::Fetch { blob, reason: error.to_string() };
         self.blobs.read(blob.hash, max).await.map_err(failed)
     }
 
     /// Takes part in the exchange of a job's blobs until the job is forgotten.
-    async fn keep_telling(&self, spec: &JobSpec) {
+    async fn keep_telling(&self, fetch: Fetch, spec: &JobSpec) {
+        let data = packed(spec);
         loop {
-            tokio::time::sleep(TELL_INTERVAL.mul_f64(rand::random_range(0.75..1.25))).await;
-            for blob in spec.blobs() {
+            for blob in spec.blobs().into_iter().filter(|blob| fetch.inputs || Some(*blob) != data) {
                 if let Err(error) = self.tracker.others(blob).await {
                     tracing::debug!(%error, "the coordinator was not told of a blob");
                 }
             }
+            tokio::time::sleep(TELL_INTERVAL.mul_f64(rand::random_range(0.75..1.25))).await;
         }
     }
 }
