@@ -10,7 +10,7 @@
 use std::{io, process::ExitCode};
 
 use talka_core::{duty::CpuPercent, outcome::Execution};
-use talka_worker::{WorkerConfig, sandbox::child};
+use talka_worker::{Bandwidth, WorkerConfig, sandbox::child};
 use tokio_util::sync::CancellationToken;
 
 fn main() -> ExitCode {
@@ -39,6 +39,7 @@ fn work() -> anyhow::Result<()> {
         memory: None,
         cpu_percent: CpuPercent::ALL,
         bind: Some("127.0.0.1:0".parse()?),
+        bandwidth: Bandwidth::default(),
         executable: std::env::current_exe()?,
         tamper: Some(lie),
     };

@@ -75,6 +75,8 @@ pub(crate) enum Event {
     OutputLost { task: TaskId, bad: Vec<u32> },
     /// A worker wants a blob.
     Providers(PeerId, BlobHash, oneshot::Sender<Answer>),
+    /// A worker wants to know who exchanges pieces of a blob, and may take part itself. `None` if no job needs it.
+    Members { asker: PeerId, hash: BlobHash, takes_part: bool, reply: oneshot::Sender<Option<Vec<PeerId>>> },
     /// A worker has a blob, has lost it, or could not get it.
     Announce(PeerId, BlobHash, Announcement),
     /// A question. It must be quick: everybody waits for it.
@@ -339,6 +341,12 @@ impl Reactor {
             Event::OutputLost { task, bad } => self.coordinator.on_output_lost(now, task, &bad, fx),
             Event::Providers(peer, hash, reply) => {
                 drop(reply.send(self.tracker.providers(now, peer, hash)));
+            }
+            Event::Members { asker, hash, takes_part, reply } => {
+                // Keys are free: only who had a session is named to others.
+                let takes_part = takes_part && self.coordinator.knows(asker);
+                let mut draw = |below: u32| rand::random_range(0..below);
+                drop(reply.send(self.tracker.members(now, asker, hash, takes_part, &mut draw)));
             }
             Event::Announce(peer, hash, Announcement::Have) => {
                 self.tracker.announce(peer, hash);

@@ -16,7 +16,7 @@ use talka_core::{
 };
 use talka_peer::{
     Cause, Router,
-    blobs::{self, AdmitAll, BlobError, BlobServer, BlobStore, REVERSE_ALPN, ReverseProviders},
+    blobs::{self, AdmitAll, BlobError, BlobServer, BlobStore, REVERSE_ALPN, ReverseProviders, Serving},
     connections::ConnectionLimits,
     endpoint::{BindError, EndpointConfig, PeerEndpoint},
     files::{Existing, write_durably},
@@ -164,10 +164,11 @@ pub async fn run(
     let context = Context { reactor: handle.clone(), reader, inputs: indices, submissions };
     let server = server_of(context, token, connections.clone())?;
     let (peers, streams) = PeerHandler::new(connections.clone());
+    let serving = Serving { upload: config.upload_per_second, is_source: true };
     let router: Router = endpoint
         .router(&connections)
         .accept(rpc::ALPN, peers)
-        .accept(blobs::ALPN, BlobServer::new(&blobs, AdmitAll, None, connections.clone()))
+        .accept(blobs::ALPN, BlobServer::with(&blobs, AdmitAll, serving, connections.clone()))
         .accept(REVERSE_ALPN, reverse)
         .spawn();
     let http = match config.http {

@@ -8,7 +8,7 @@ use anyhow::Context;
 use clap::{Args, Subcommand, builder::FalseyValueParser};
 use serde::Serialize;
 use talka_core::{duty::CpuPercent, ids::PeerId, limits, quantities::Bytes};
-use talka_worker::{WorkerConfig, WorkerError, control::ControlError};
+use talka_worker::{Bandwidth, WorkerConfig, WorkerError, control::ControlError};
 
 use self::control::{DirFlags, PauseFlags, SetFlags};
 use super::CoordinatorFlags;
@@ -75,6 +75,15 @@ pub(crate) struct StartFlags {
     /// Address for peers (UDP) [default: any free port].
     #[arg(long, value_name = "ADDRESS", env = "TALKA_BIND")]
     bind: Option<String>,
+    /// Most bytes of data per second to send to others, as 2MiB [default: no limit].
+    #[arg(long, value_name = "SIZE", env = "TALKA_UPLOAD_LIMIT")]
+    upload_limit: Option<String>,
+    /// Most bytes of data per second to take, as 10MiB [default: no limit].
+    #[arg(long, value_name = "SIZE", env = "TALKA_DOWNLOAD_LIMIT")]
+    download_limit: Option<String>,
+    /// The connection is paid by the byte: send nothing to other volunteers, only results to the coordinator.
+    #[arg(long, env = "TALKA_METERED", value_parser = FalseyValueParser::new())]
+    metered: bool,
     /// Stop at the end of standard input, so that it never outlives the program that started it.
     #[arg(long, env = "TALKA_UNTIL_EOF", value_parser = FalseyValueParser::new())]
     until_eof: bool,
@@ -88,6 +97,7 @@ struct Donation {
     cpu_percent: CpuPercent,
     memory: Option<Bytes>,
     bind: Option<SocketAddr>,
+    bandwidth: Bandwidth,
 }
 
 /// The line that says that a worker works.
@@ -125,8 +135,11 @@ impl TryFrom<StartFlags> for Donation {
             problems.add("--memory must be at least 1MiB; most tasks ask for 256MiB");
         }
         let bind = problems.optional("--bind", flags.bind.as_deref());
+        let upload = problems.rate("--upload-limit", flags.upload_limit.as_deref());
+        let download = problems.rate("--download-limit", flags.download_limit.as_deref());
+        let bandwidth = Bandwidth { upload, download, metered: flags.metered };
         let data_dir = paths::data_dir(flags.data_dir, "worker")?;
-        problems.into_result(Self { data_dir, slots, cpu_percent, memory, bind })
+        problems.into_result(Self { data_dir, slots, cpu_percent, memory, bind, bandwidth })
     }
 }
 
@@ -134,7 +147,7 @@ async fn start(flags: StartFlags, out: Out) -> anyhow::Result<()> {
     // A worker's data directory is its own and never names a coordinator.
     let coordinator = CoordinatorFlags { ticket: flags.ticket.clone(), data_dir: None };
     let until_eof = flags.until_eof;
-    let Donation { data_dir, slots, cpu_percent, memory, bind } = flags.try_into()?;
+    let Donation { data_dir, slots, cpu_percent, memory, bind, bandwidth } = flags.try_into()?;
     let ticket = client::parse_ticket(&find::coordinator(&coordinator)?)?;
     let executable = paths::own_executable().context("cannot find this program's own file")?;
     paths::create_private(&data_dir)
@@ -143,8 +156,17 @@ async fn start(flags: StartFlags, out: Out) -> anyhow::Result<()> {
     if until_eof {
         shutdown::at_end_of_input(&token);
     }
-    let config =
-        WorkerConfig { data_dir, ticket, slots, memory, cpu_percent, bind, executable, tamper: None };
+    let config = WorkerConfig {
+        data_dir,
+        ticket,
+        slots,
+        memory,
+        cpu_percent,
+        bind,
+        bandwidth,
+        executable,
+        tamper: None,
+    };
     let mut announced = Ok(());
     let stop = token.clone();
     let on_ready = |peer: PeerId| {
@@ -189,6 +211,7 @@ mod tests {
             cpu_percent: CpuPercent::ALL,
             memory: None,
             bind: None,
+            bandwidth: Bandwidth::default(),
         };
         assert_eq!(donation(StartFlags::default()).expect("valid"), expected);
     }
@@ -200,10 +223,19 @@ mod tests {
             cpu_percent: Some("0".into()),
             memory: Some("1KiB".into()),
             bind: Some("7118".into()),
+            upload_limit: Some("1KiB".into()),
+            download_limit: Some("fast".into()),
             ..StartFlags::default()
         };
         let message = donation(flags).expect_err("broken").to_string();
-        for part in ["--cpus must be 1 to ", "--cpu-percent 0: ", "--memory must be", "--bind 7118: "] {
+        for part in [
+            "--cpus must be 1 to ",
+            "--cpu-percent 0: ",
+            "--memory must be",
+            "--bind 7118: ",
+            "--upload-limit must",
+            "--download-limit fast: ",
+        ] {
             assert!(message.contains(part), "{part} is not in {message}");
         }
     }
