@@ -78,14 +78,13 @@ impl Coordinator {
     fn find_waiting(&self, now: Timestamp, idle: PeerNo) -> Option<Recall> {
         let worker = self.workers.get(&idle).filter(|worker| worker.has_idle_slot())?;
         let jobs = self.shares.running().filter_map(|id| self.jobs.get(&id));
-        let jobs = jobs.filter(|job| job.may_run()).take(limits::RECALL_JOBS_MAX);
+        let mut jobs = jobs.filter(|job| job.may_run()).take(limits::RECALL_JOBS_MAX);
         let mut look = limits::RECALL_ITEMS_MAX;
-        jobs.filter_map(|job| {
+        jobs.find_map(|job| {
             let room = self.room(job, idle, worker).ok()?;
-            let leases = job.leases.iter().rev().take(limits::RECALL_LEASES_MAX);
-            leases.filter_map(|lease| self.waiting_in(now, job, *lease, (idle, room), &mut look)).next()
+            let mut leases = job.leases.iter().rev().take(limits::RECALL_LEASES_MAX);
+            leases.find_map(|lease| self.waiting_in(now, job, *lease, (idle, room), &mut look))
         })
-        .next()
     }
 
     /// What one worker may give back of a lease, if it would wait there for long, to an idle one with so much room. At most
