@@ -202,7 +202,7 @@ pub async fn run(
     let fetcher = Fetcher::new(
         blobs.clone(),
         Swarm::new(peer, transport, blobs.clone(), server),
-        Tracker::new(client.clone(), addresses),
+        Tracker::new(client.clone(), &addresses),
         Compiler::with_cache(config.executable.clone(), config.data_dir.clone()),
         events.clone(),
     );

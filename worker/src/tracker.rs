@@ -18,7 +18,7 @@ pub(crate) struct Tracker {
 }
 
 impl Tracker {
-    pub(crate) fn new(client: Client, addresses: Vec<std::net::SocketAddr>) -> Self {
+    pub(crate) fn new(client: Client, addresses: &[std::net::SocketAddr]) -> Self {
         let coordinator = Provider::from(client.address().clone());
         Self { client, coordinator, addresses: addresses.iter().map(ToString::to_string).collect() }
     }

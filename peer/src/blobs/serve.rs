@@ -201,6 +201,7 @@ struct Waiting {
 type Reply = Box<dyn FnOnce(EventResult) -> BoxFuture<'static, bool> + Send>;
 
 /// What became of something that ran.
+#[derive(Clone, Copy)]
 enum Ran {
     /// An upload ended, and so many bytes went out.
     Upload(UploadNo, PeerId, u64),

@@ -73,7 +73,9 @@ impl<M: Members> Fetching<M> {
         }
         let mut have = PieceSet::none(Pieces::of(size).count());
         if let Some(pieces) = shared.store.pieces(blob).await?.next().await {
-            pieces.into_iter().for_each(|piece| _ = have.insert(piece));
+            for piece in pieces {
+                have.insert(piece);
+            }
         }
         state.send_replace(State::new(have.clone()));
         let (neighbours, news) = Neighbours::start(shared.clone(), blob, members.clone());
