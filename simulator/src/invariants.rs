@@ -173,8 +173,8 @@ impl Observer {
         match step {
             Step::Commit(batch) => {
                 let leases = batch.leases_opened.values();
-                let leased = leases.flat_map(|lease| items(lease).map(|attempt| (attempt, lease.peer)));
-                self.leased.extend(leased);
+                let handed_out = leases.flat_map(|lease| items(lease).map(|attempt| (attempt, lease.peer)));
+                self.leased.extend(handed_out);
                 for (peer, back) in taken_back(disk, batch) {
                     let sum = self.granted.entry(peer).or_default();
                     sum.credit += back.credit;

@@ -160,7 +160,7 @@ impl Scenario {
             submitted_within: Duration::from_secs(30),
             inspect_every: 1000,
             faults: Faults {
-                until: Duration::from_secs(60),
+                until: Duration::from_mins(1),
                 latency: millis(5, 200),
                 commit: millis(1, 50),
                 session_life: mean(120),
@@ -168,7 +168,7 @@ impl Scenario {
                 pause_every: mean(120),
                 coordinator_life: mean(20),
                 downtime: millis(10, 10_000),
-                clock_error: Duration::from_secs(60),
+                clock_error: Duration::from_mins(1),
                 clock_jump_every: mean(30),
                 loss: 0.02,
                 partition_every: mean(20),
