@@ -103,29 +103,29 @@ pub fn result_digest(outcome: OutcomeDigest, fuel: Option<Fuel>) -> ResultDigest
 
 /// Length-prefixed fields into one BLAKE3 hash in derive-key mode, so that a digest of one kind is never
 /// one of another.
-struct Fields(blake3::Hasher);
+pub(crate) struct Fields(blake3::Hasher);
 
 impl Fields {
-    fn new(context: &str) -> Self {
+    pub(crate) fn new(context: &str) -> Self {
         Self(blake3::Hasher::new_derive_key(context))
     }
 
-    fn number(&mut self, number: u64) -> &mut Self {
+    pub(crate) fn number(&mut self, number: u64) -> &mut Self {
         self.0.update(&number.to_le_bytes());
         self
     }
 
-    fn count(&mut self, count: usize) -> &mut Self {
+    pub(crate) fn count(&mut self, count: usize) -> &mut Self {
         self.number(count as u64)
     }
 
-    fn bytes(&mut self, bytes: &[u8]) -> &mut Self {
+    pub(crate) fn bytes(&mut self, bytes: &[u8]) -> &mut Self {
         self.count(bytes.len());
         self.0.update(bytes);
         self
     }
 
-    fn finish(self) -> [u8; 32] {
+    pub(crate) fn finish(self) -> [u8; 32] {
         *self.0.finalize().as_bytes()
     }
 }

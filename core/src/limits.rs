@@ -203,6 +203,15 @@ pub const STRAGGLER_SLOTS_SHARE: u64 = 8;
 pub const STRAGGLER_LEASES_MAX: usize = 16;
 /// Idle workers that are considered for one straggler.
 pub const STRAGGLER_HELPERS_MAX: usize = 64;
+/// Wait in a worker's queue from which an attempt is taken back for an idle worker: well above two messages and a
+/// commit, below what a person notices.
+pub const RECALL_WAIT_MIN: Duration = Duration::from_millis(100);
+/// Jobs that are searched for work that waits elsewhere, for one idle worker.
+pub const RECALL_JOBS_MAX: usize = 16;
+/// Leases of each of them that are searched, newest first: those wait longest.
+pub const RECALL_LEASES_MAX: usize = 16;
+/// Idle workers for which work that waits elsewhere is looked for again in one go.
+pub const RECALL_WORKERS_MAX: usize = 64;
 /// Peers that are named for each reason why workers are passed over.
 pub const EXPLAINED_PEERS_MAX: usize = 5;
 /// Work that a worker is kept supplied with beyond what it runs.
@@ -224,12 +233,25 @@ pub const WORKER_HELD_MAX: usize = 16_384;
 pub const INLINE_OUTPUT_BYTES_MAX: u64 = 64 << 10;
 /// One control message. Bulk never goes over gRPC.
 pub const MESSAGE_BYTES_MAX: usize = 1 << 20;
+/// Input of a task that travels inside its lease, so that nothing has to be fetched for it.
+pub const INLINE_INPUT_BYTES_MAX: u64 = 16 << 10;
+/// Inputs in one lease together: with its items they stay below [`MESSAGE_BYTES_MAX`]. Where there is more, all of them
+/// are fetched, and peers pass them on.
+pub const LEASE_INPUTS_BYTES_MAX: u64 = 512 << 10;
+/// Inputs that came in leases and wait in a worker; beyond that it fetches them when their turn comes.
+pub const INLINE_INPUTS_HELD_BYTES_MAX: u64 = 64 << 20;
 /// Reports in one message: with their outputs they stay below [`MESSAGE_BYTES_MAX`].
 pub const REPORTS_MAX: usize = 512;
 /// Bytes of outputs in one message of reports, so that it stays below [`MESSAGE_BYTES_MAX`].
 pub const REPORTS_BYTES_MAX: usize = 768 << 10;
 /// Messages that wait on one session, each way, before the sender waits.
 pub const SESSION_QUEUE_MAX: usize = 256;
+/// Messages of reports of one session whose answers it has not taken yet, before nothing more is read from it: more
+/// than an honest worker ever has on their way, and a bound to what is held for one that does not read.
+pub const SESSION_UNANSWERED_MAX: usize = 16;
+/// Reports between their arrival and the fsync that makes them durable, in KiB as they came: a disk that stalls must
+/// not fill the memory.
+pub const REPORTS_IN_WORK_KIB_MAX: usize = 256 << 10;
 /// Events that wait for the coordinator's state, before whoever brings one waits.
 pub const REACTOR_QUEUE_MAX: usize = 4096;
 /// Large outputs that a coordinator fetches from workers at the same time.
@@ -253,6 +275,20 @@ pub const STORE_WAL_PAGES: u32 = 4000;
 pub const STORE_WAL_BYTES_KEPT: u64 = 64 << 20;
 /// Outputs in one page of results, which is held in memory.
 pub const RESULTS_PAGE_BYTES_MAX: u64 = 4 << 20;
+
+// ---- Ledger ----
+
+/// Leaves of a tile of the ledger's tree, as a power of two: a proof recomputes one tile and reads the roots of the
+/// others, 32 bytes for each 1,024 entries.
+pub const LEDGER_TILE_BITS: u32 = 10;
+/// Length of one entry: a task with as many votes as a quorum can lead to, each of which takes 30 bytes at most.
+pub const LEDGER_ENTRY_BYTES_MAX: usize = 64 << 10;
+/// Hashes of one proof: twice the depth of a tree with 2^63 leaves.
+pub const LEDGER_PROOF_HASHES_MAX: usize = 128;
+/// Name of an owner or a team: as long as a full name, short enough for a table.
+pub const OWNER_NAME_BYTES_MAX: usize = 64;
+/// Receipts that a coordinator keeps, some 45 bytes each; older ones go. What they vouch for can be executed again.
+pub const RECEIPTS_KEPT: u64 = 1 << 20;
 
 // ---- Network ----
 
@@ -291,6 +327,11 @@ pub const CONNECTIONS_PER_KEY_MAX: usize = 16;
 pub const REQUESTS_PER_SECOND: u32 = 200;
 /// Requests of one key at once.
 pub const REQUESTS_BURST: u32 = 1000;
+/// Requests per second of whoever has the coordinator's token, sustained: some 100 µs of its time each, so that one
+/// script in a hurry takes a fifth of a processor and no more.
+pub const SUBMITTER_REQUESTS_PER_SECOND: u32 = 2000;
+/// The same at once.
+pub const SUBMITTER_REQUESTS_BURST: u32 = 10_000;
 /// Time to reach a peer, handshake included.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time from an accepted connection to its first request.
@@ -328,6 +369,42 @@ pub const PROVIDER_STALL_MAX: Duration = Duration::from_secs(10);
 /// What is asked of a provider at once: a failure costs at most its unverified rest, and a new provider goes on
 /// from there.
 pub const PIECE_BYTES_MAX: u64 = 16 << 20;
+/// What the swarm asks of a provider at once: small enough that it is passed on soon, large enough that the request
+/// does not count (512 KiB made four peers slower, 4 MiB made the source send more).
+pub const SWARM_PIECE_BYTES: u64 = 1 << 20;
+/// Requests to one provider: one is served while the next one travels.
+pub const SWARM_REQUESTS_PER_PROVIDER: usize = 2;
+/// Requests for one blob to other peers than its source: each is a stream, a buffer of some pages and a window of the network.
+pub const SWARM_REQUESTS_MAX: usize = 24;
+/// Peers of which the pieces of one blob are followed, its source aside: each is a connection.
+pub const SWARM_PROVIDERS_MAX: usize = 24;
+/// Time without a single piece after which a fetch is given up, to be tried again later.
+pub const SWARM_GIVE_UP_AFTER: Duration = Duration::from_mins(1);
+/// Members that are remembered of the exchange of one blob; of more, a peer could not speak with all anyway.
+pub const SWARM_MEMBERS_MAX: usize = 1000;
+/// Blobs of which a peer knows who exchanges them: those of all unfinished jobs, and of some more.
+pub const SWARM_BLOBS_MAX: usize = 20_000;
+/// Silence after which a member is taken for gone; who takes part asks again several times in this time.
+pub const SWARM_MEMBER_SILENCE_MAX: Duration = Duration::from_mins(1);
+/// Time after which a peer that was proved to lie is spoken with again: its disk may have been at fault.
+pub const BAN_TIME: Duration = Duration::from_hours(1);
+/// Banned peers that are remembered.
+pub const BANS_MAX: usize = 10_000;
+/// Requests that a peer serves at once, one of them to whoever waits longest: few, so that a slow uplink finishes one
+/// after the other and not all at the end.
+pub const UPLOAD_SLOTS: usize = 3;
+/// Requests of one peer that are served or wait: what two downloads make of it.
+pub const UPLOADS_PER_PEER_MAX: usize = 8;
+/// Requests that wait for a slot, before others are refused.
+pub const UPLOADS_WAITING_MAX: usize = 256;
+/// Longest wait for a slot before whoever asked is told to ask others: well below [`PROVIDER_STALL_MAX`].
+pub const UPLOAD_WAIT_MAX: Duration = Duration::from_secs(4);
+/// Blobs of which a peer remembers how often it sent each piece.
+pub const UPLOAD_BLOBS_REMEMBERED: usize = 16;
+/// Time after which what a peer sent counts half: it is served for what it does now.
+pub const RECIPROCITY_HALF_LIFE: Duration = Duration::from_secs(20);
+/// Peers whose exchange is remembered.
+pub const RECIPROCITY_PEERS_MAX: usize = 4096;
 /// Connections to providers that are kept open for the next request.
 pub const PROVIDER_CONNECTIONS_MAX: usize = 256;
 /// Peers that can't be dialed and offer their blobs over a connection of their own.

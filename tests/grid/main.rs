@@ -9,6 +9,7 @@
 //! | [`jobs`] | submitting, results, credit: when nothing goes wrong |
 //! | [`failures`] | programs that fail, run too long or are cancelled |
 //! | [`faults`] | workers that lie or die, coordinators that die |
+//! | [`trust`] | workers that lie, where answers are weighed by who gave them |
 //! | [`steering`] | jobs that are paused, moved, or meant for some peers |
 //! | [`owner`] | a volunteer who pauses, throttles and finishes |
 //! | [`checkpoints`] | tasks that outlive their worker |
@@ -30,3 +31,4 @@ mod local;
 mod owner;
 mod refusals;
 mod steering;
+mod trust;

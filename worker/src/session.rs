@@ -127,6 +127,7 @@ fn event(message: Message) -> Result<Event, InvalidMessage> {
             released: attempt_ids(settled.released),
         },
         Message::Cancelled(cancelled) => Event::Cancelled(attempt_ids(cancelled.attempts)),
+        Message::Recall(recall) => Event::Recalled(attempt_ids(recall.attempts)),
         Message::Ended(ended) => Event::Ended(talka_core::ids::JobId::new(ended.job)),
     })
 }

@@ -15,6 +15,7 @@ use crate::{
         TaskId,
     },
     job::{BlobRef, JobSpec, JobState, Submission},
+    mutants::{Mutant, is_active},
     outcome::{Exit, NoResult, Output},
     placement::{Admission, InviteId},
     precedence::{Priority, Weight},
@@ -76,6 +77,11 @@ pub enum ToWorker {
     /// Attempts that are no longer wanted.
     Cancelled {
         /// Not to be started; to be stopped if running.
+        attempts: Vec<AttemptId>,
+    },
+    /// Attempts that somebody else could begin at once: those that are not begun are to be given back.
+    Recall {
+        /// Which.
         attempts: Vec<AttemptId>,
     },
     /// A job has ended: nothing of it is wanted any more.
@@ -168,6 +174,9 @@ impl Batch {
         for grant in &row.grants {
             let delta = self.credit.entry(grant.peer).or_default();
             delta.credit += grant.credit;
+            if is_active(Mutant::PaysTwice) {
+                delta.credit += grant.credit;
+            }
             *(if grant.agreed { &mut delta.validated } else { &mut delta.invalid }) += 1;
         }
         let first = AttemptId { task: row.task, number: 0 };

@@ -37,7 +37,7 @@ impl Coordinator {
             }
             let (mut open_attempts, mut duplicates, mut held) = (0, 0, 0);
             job.again.check_invariants();
-            for (index, task) in &job.open {
+            for (index, task) in job.open.iter() {
                 let mut voters = Vec::new();
                 for attempt in &task.attempts {
                     assert!(attempt.ordinal <= task.last_number, "task {id}/{index}: numbers go up");
@@ -65,7 +65,7 @@ impl Coordinator {
                     }
                 }
                 let coming = task.live() + usize::from(task.queued.is_some());
-                match self.trust.judge(job, *index, task) {
+                match self.trust.judge(job, index, task) {
                     // Words may be worth less by now than when they were weighed.
                     _ if task.collecting => {}
                     // Or more, while another vote is on its way.
@@ -88,9 +88,9 @@ impl Coordinator {
                     !words.is_empty() && self.trust.jobs_resting_on(*peer).contains(id),
                     "job {id}: {peer}"
                 );
-                let open = words.keys().filter(|index| job.open.contains_key(index));
+                let mut open = words.keys().filter_map(|index| job.open.get(index));
                 assert!(
-                    open.clone().all(|index| job.open[index].checks == Some(*peer)),
+                    open.all(|task| task.checks == Some(*peer)),
                     "job {id}: what is final is open only to be checked"
                 );
             }

@@ -25,7 +25,9 @@ mod hungry;
 mod invariants;
 mod job;
 mod lifecycle;
+mod open;
 mod quota;
+mod rebalance;
 mod reports;
 mod restore;
 mod shares;
@@ -138,6 +140,10 @@ struct Worker {
     held: u64,
     /// Attempts that it may hold beside those.
     quota: Quota,
+    /// Attempts that it was asked to give back if it has not begun them, and has not answered.
+    recalled: BTreeSet<AttemptId>,
+    /// Attempts among those that it did not give back: there is no use in asking again.
+    begun: BTreeSet<AttemptId>,
     /// Jobs that this session was told about.
     told: BTreeSet<JobId>,
     /// Moving mean of the time of one attempt, by job, in microseconds.
@@ -175,8 +181,12 @@ pub struct Coordinator {
     away: BTreeSet<(Timestamp, PeerNo)>,
     next_lease: LeaseId,
     hungry: Hungry,
+    /// Workers with a slot that has nothing to do, since work was looked for elsewhere.
+    idle: BTreeSet<PeerNo>,
     /// Workers that have lost work, or may hold more, since they were last served.
     woken: BTreeSet<PeerNo>,
+    /// The attempt whose report is being taken: it is in no batch yet.
+    judged: Option<AttemptId>,
     /// Jobs with work that has arrived since the hungry workers were last served.
     arrived: BTreeSet<JobId>,
     trust: Trust,
@@ -202,7 +212,9 @@ impl Coordinator {
             away: BTreeSet::new(),
             next_lease: LeaseId::new(1),
             hungry: Hungry::default(),
+            idle: BTreeSet::new(),
             woken: BTreeSet::new(),
+            judged: None,
             arrived: BTreeSet::new(),
             reconsidered: Vec::new(),
         }
@@ -236,6 +248,8 @@ impl Coordinator {
         let worker = self.workers.entry(no).or_default();
         worker.capacity = capacity;
         worker.told.clear();
+        worker.recalled.clear();
+        worker.begun.clear();
         worker.last_seen = now;
         let unknown = self.reconcile(now, no, holding, fx);
         fx.messages.push((session, ToWorker::Welcome { unknown }));
@@ -283,6 +297,7 @@ impl Coordinator {
         self.hungry.remove(no);
         if let Some(worker) = self.workers.get_mut(&no).filter(|worker| worker.session == Some(session)) {
             worker.session = None;
+            worker.recalled.clear();
             worker.last_seen = now;
             self.away.insert((now + self.config.reconnect_grace, no));
         }

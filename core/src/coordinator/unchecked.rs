@@ -115,7 +115,7 @@ impl Coordinator {
         let Some(job) = self.jobs.get_mut(&id) else { return };
         let Some(words) = job.unchecked.remove(&peer) else { return };
         let (checked, confirmed): (Vec<_>, Vec<_>) =
-            words.into_iter().partition(|(index, _)| job.open.contains_key(index));
+            words.into_iter().partition(|(index, _)| job.open.get(index).is_some());
         for (index, word) in &confirmed {
             fx.batch.confirm(AttemptId { task: TaskId { job: id, index: *index }, number: word.number });
         }
@@ -139,8 +139,10 @@ impl Coordinator {
                 let Some(job) = self.jobs.get_mut(&id) else { continue };
                 job.shard.revoked += 1;
                 let last_number = job.shard.numbers;
-                let new = || Task { last_number, ..Task::default() };
-                let task = job.open.entry(*index).or_insert_with(new);
+                if job.open.get(index).is_none() {
+                    job.open.insert(*index, Task { last_number, ..Task::default() });
+                }
+                let Some(task) = job.open.get_mut(index) else { continue };
                 job.rechecked -= u64::from(task.checks.take().is_some());
                 task.attempts.retain(|attempt| {
                     !(attempt.peer == peer && matches!(attempt.state, AttemptState::Reported(_)))
