@@ -10,6 +10,7 @@
 //! | [`failures`] | programs that fail, run too long or are cancelled |
 //! | [`faults`] | workers that lie or die, coordinators that die |
 //! | [`long`] | a job of a million tasks |
+//! | [`trust`] | workers that lie, where answers are weighed by who gave them |
 //! | [`steering`] | jobs that are paused, moved, or meant for some peers |
 //! | [`owner`] | a volunteer who pauses, throttles and finishes |
 //! | [`checkpoints`] | tasks that outlive their worker |
@@ -32,3 +33,4 @@ mod long;
 mod owner;
 mod refusals;
 mod steering;
+mod trust;

@@ -242,7 +242,10 @@ impl Context {
             let names = self.names(&page).await?;
             let Some(last) = page.last() else { break };
             let next = last.task.index + 1;
-            let provisional = self.read(move |reader| reader.provisional(id, from, next)).await?;
+            let provisional = match spec.error_rate {
+                Some(_) => self.read(move |reader| reader.provisional(id, from, next)).await?,
+                None => vec![],
+            };
             for row in page.into_iter().take_while(|row| row.task.index < until) {
                 let index = row.task.index;
                 let is_provisional = provisional.binary_search(&index).is_ok();
@@ -260,6 +263,9 @@ impl Context {
     /// The position below which every task from `from` on is final for good.
     async fn settled_below(&self, job: &JobProgress, from: u64) -> Result<u64, Status> {
         let id = job.job;
+        if job.submission.spec.error_rate.is_none() {
+            return Ok(job.shard.low);
+        }
         let provisional = self.read(move |reader| reader.provisional(id, from, u64::MAX)).await?;
         // What was taken back in between is open now; what has become provisional in between was open before.
         let low = self.progress(id).await?.shard.low.min(job.shard.low);

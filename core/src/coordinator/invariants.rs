@@ -88,9 +88,9 @@ impl Coordinator {
                     !words.is_empty() && self.trust.jobs_resting_on(*peer).contains(id),
                     "job {id}: {peer}"
                 );
-                let open = words.keys().filter_map(|index| job.open.get(index));
+                let mut open = words.keys().filter_map(|index| job.open.get(index));
                 assert!(
-                    open.clone().all(|task| task.checks == Some(*peer)),
+                    open.all(|task| task.checks == Some(*peer)),
                     "job {id}: what is final is open only to be checked"
                 );
             }

@@ -179,7 +179,10 @@ impl Coordinator {
             return;
         }
         let job = self.jobs.get_mut(&id.task.job);
-        let attempt = job.and_then(|job| job.open.get_mut(&id.task.index)?.attempt_mut(id.number));
+        let Some(task) = job.and_then(|job| job.open.get_mut(&id.task.index)) else { return };
+        let checks = task.checks;
+        // What is being checked is on record as such.
+        let attempt = task.attempt_mut(id.number).filter(|attempt| checks != Some(attempt.peer));
         let Some(attempt) = attempt else { return };
         let report = match &attempt.state {
             AttemptState::Reported(reported) => reported.to_row(),
@@ -310,13 +313,13 @@ impl Coordinator {
         let Some(job) = self.jobs.get_mut(&id.job) else { return };
         *(if verdict.is_done() { &mut job.shard.done } else { &mut job.shard.failed }) += 1;
         job.shard.credit += grants.iter().map(|grant| grant.credit).sum();
+        let policy = job.policy();
+        job.shard.revoked += u64::from(was_final.is_some_and(|word| !word.is_confirmed_by(&verdict)));
         if is_active(Mutant::ReopensFinals) {
             let again = Task { last_number: task.last_number, ..Task::default() };
             job.open.insert(id.index, again);
             job.requeue(id.index, false, &self.trust);
         }
-        let policy = job.policy();
-        job.shard.revoked += u64::from(was_final.is_some_and(|word| !word.is_confirmed_by(&verdict)));
         let row = FinalRow { task: id, verdict, attempts, grants, output, had_pending };
         self.judge_workers(&task, &row, fx);
         self.draw_lessons(&task, &row, fx);

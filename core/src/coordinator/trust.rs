@@ -1,6 +1,9 @@
 //! What is known of workers, and what their answers to a task amount to.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    num::NonZeroU32,
+};
 
 use super::{
     effects::RecordRow,
@@ -129,10 +132,7 @@ impl Trust {
     /// What the votes on a task amount to.
     pub(super) fn judge(&self, job: &Job, index: u64, task: &Task) -> Verdict {
         match job.policy() {
-            Policy::Quorum(quorum) => {
-                let hurried = is_active(Mutant::HurriesQuorum) && quorum.get() > 1;
-                validation::judge(quorum.get() - u32::from(hurried), task.votes())
-            }
+            Policy::Quorum(quorum) => validation::judge(votes_needed(quorum), task.votes()),
             policy => self.weigh(policy, job, index, task, false),
         }
     }
@@ -140,7 +140,7 @@ impl Trust {
     /// Whether more attempts are needed than are under way, if all of those agree with what leads.
     pub(super) fn wants_more(&self, job: &Job, index: u64, task: &Task) -> bool {
         match job.policy() {
-            Policy::Quorum(quorum) => match validation::judge(quorum.get(), task.votes()) {
+            Policy::Quorum(quorum) => match validation::judge(votes_needed(quorum), task.votes()) {
                 Verdict::Agreed(_) => false,
                 Verdict::Wait { more } => more as usize > task.live(),
             },
@@ -206,6 +206,10 @@ impl Trust {
         }
         sides
     }
+}
+
+fn votes_needed(quorum: NonZeroU32) -> u32 {
+    quorum.get() - u32::from(is_active(Mutant::HurriesQuorum) && quorum.get() > 1)
 }
 
 /// Attempts that may bring a vote soon.

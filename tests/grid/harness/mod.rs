@@ -82,8 +82,14 @@ impl Grid {
 
     /// One more worker, which lies about every result.
     pub(crate) fn start_liar(&mut self) -> Server {
+        self.start_liar_who("always")
+    }
+
+    /// One more worker, which lies as this habit says.
+    pub(crate) fn start_liar_who(&mut self, habit: &str) -> Server {
         let dir = self.worker_dir();
-        let talka = Talka::program(&example("lying_worker"), self.home.path(), [&self.ticket]).arg(dir);
+        let talka =
+            Talka::program(&example("lying_worker"), self.home.path(), [&self.ticket]).arg(dir).arg(habit);
         Server::start(talka, &format!("liar-{}", self.workers))
     }
 

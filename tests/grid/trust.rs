@@ -1,0 +1,93 @@
+//! Workers that lie, in a grid that weighs answers by what is known of those who gave them.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use crate::harness::{Grid, number, sample, text};
+
+/// Tasks of one job here: short, and enough for a worker to be believed and caught.
+const TASKS: u64 = 120;
+
+/// One word suffices after two checks.
+const POLICY: [&str; 4] = ["--error-rate", "0.01", "--liars", "0.02"];
+
+/// Runs the job of these tests to its end and returns what `job info` says of it.
+#[track_caller]
+fn run(grid: &Grid, policy: &[&str]) -> Value {
+    let array = format!("0-{}", TASKS - 1);
+    let module = sample("primes");
+    let fixed = ["submit", &module, "--wait", "--array", &array];
+    let args: Vec<&str> = fixed.iter().chain(policy).chain(&["--", "1000"]).copied().collect();
+    let job = number(&grid.json(args), "job");
+    grid.job(job)
+}
+
+/// Digest and fuel of each result.
+fn results(grid: &Grid, info: &Value) -> BTreeMap<u64, (String, u64)> {
+    let line = |line: &Value| (number(line, "index"), (text(line, "digest"), number(line, "fuel")));
+    grid.results(number(info, "job")).iter().map(line).collect()
+}
+
+/// Fuel that a peer agreed on, over all results of these jobs.
+fn earned(grid: &Grid, jobs: &[u64], peer: &str) -> u64 {
+    let lines = jobs.iter().flat_map(|job| grid.results(*job));
+    let agreed =
+        |line: &Value| line["peers"].as_array().is_some_and(|peers| peers.iter().any(|other| other == peer));
+    lines.filter(agreed).map(|line| number(&line, "fuel")).sum()
+}
+
+#[test]
+fn whoever_lies_is_caught_whatever_its_habit_and_nothing_of_it_is_left() {
+    let (mut grid, _honest) = Grid::with_workers(3);
+    let truth = run(&grid, &["--quorum", "2"]);
+    let right = results(&grid, &truth);
+    assert_eq!(right.len() as u64, TASKS);
+    let mut jobs = vec![number(&truth, "job")];
+    for habit in ["always", "turns:15:15", "sometimes:20", "odd", "inflate", "stale"] {
+        let liar = grid.start_liar_who(habit);
+        let info = run(&grid, &POLICY);
+        assert_eq!(results(&grid, &info), right, "{habit}");
+        assert_eq!((number(&info, "final"), number(&info, "provisional")), (TASKS, 0), "{habit}: {info}");
+        jobs.push(number(&info, "job"));
+        // What everybody has is what the results say, the liar included: nothing that was taken back.
+        for row in grid.credit() {
+            let fuel = earned(&grid, &jobs, &row.peer);
+            #[expect(clippy::cast_precision_loss, reason = "compared with a rounded number")]
+            let expected = fuel as f64 / 1e9;
+            assert!((row.amount - expected).abs() < 1e-6, "{habit}: {row:?} for {expected}");
+            if row.peer == liar.peer() && habit == "always" {
+                assert!(row.amount == 0.0 && row.invalid > 0, "{habit}: {row:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn what_rests_on_a_liar_is_taken_back_and_job_info_tells() {
+    let (mut grid, _honest) = Grid::with_workers(3);
+    let right = results(&grid, &run(&grid, &["--quorum", "2"]));
+    let _liar = grid.start_liar_who("turns:40:25");
+    // Whether it is believed when it begins to lie is a matter of chance: until it was.
+    let revoked = (0..12).any(|_| {
+        let info = run(&grid, &POLICY);
+        assert_eq!(results(&grid, &info), right);
+        assert_eq!((number(&info, "final"), number(&info, "provisional")), (TASKS, 0), "{info}");
+        number(&info, "revoked") > 0
+    });
+    assert!(revoked, "in twelve jobs none of its lies was ever believed for a moment");
+    let shown = grid.talka(["job", "info", "last"]).run().success().text();
+    assert!(shown.contains("taken back and done again"), "{shown}");
+}
+
+#[test]
+fn a_job_says_what_is_provisional_and_final_and_can_be_asked_for_final_results_alone() {
+    let (grid, _honest) = Grid::with_workers(3);
+    let info = run(&grid, &POLICY);
+    let job = number(&info, "job").to_string();
+    let rate = &info["spec"]["error_rate"];
+    assert_eq!((rate.as_f64(), info["spec"]["liars"].as_f64()), (Some(0.01), Some(0.02)), "{info}");
+    let lines = grid.talka(["job", "results", "--final", "--quiet", &job]).run().success().text();
+    assert_eq!(lines.lines().count() as u64, TASKS);
+    assert!(lines.lines().all(|line| line.ends_with(" done")), "{lines}");
+}
