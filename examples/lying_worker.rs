@@ -9,8 +9,8 @@
 
 use std::{io, process::ExitCode};
 
-use talka_core::{duty::CpuPercent, outcome::Execution};
-use talka_worker::{WorkerConfig, sandbox::child};
+use talka_core::{duty::CpuPercent, ledger::Names, outcome::Execution};
+use talka_worker::{WorkerConfig, sandbox::child, trust::Trust};
 use tokio_util::sync::CancellationToken;
 
 fn main() -> ExitCode {
@@ -39,6 +39,8 @@ fn work() -> anyhow::Result<()> {
         memory: None,
         cpu_percent: CpuPercent::ALL,
         bind: Some("127.0.0.1:0".parse()?),
+        trust: Trust::default(),
+        names: Names::default(),
         executable: std::env::current_exe()?,
         tamper: Some(lie),
     };

@@ -166,7 +166,7 @@ fn job_row() -> JobRow {
         on: vec![],
     };
     let spec = spec.validate().expect("valid");
-    let submission = Submission { request: [0; 16], submitter: PeerId::new([0; 32]), spec };
+    let submission = Submission { request: [0; 16], submitter: PeerId::new([0; 32]), spec, signature: None };
     let submitted = Timestamp::from_millis(0);
     JobRow {
         job: JOB,

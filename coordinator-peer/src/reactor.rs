@@ -22,6 +22,7 @@ use talka_core::{
     coordinator::{Capacity, Coordinator, Effects, FetchOutput, Refusal, Report, ToWorker},
     ids::{AttemptId, BlobHash, JobId, PeerId, SessionId, TaskId},
     job::{BlobRef, JobState, Submission},
+    ledger::Names,
     limits,
     packing::InputIndex,
     precedence::Priority,
@@ -32,7 +33,7 @@ use talka_core::{
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use crate::{clock, inputs::InputIndices, store::StoreError, writer::Writer};
+use crate::{clock, inputs::InputIndices, receipts::Signed, store::StoreError, writer::Writer};
 
 /// What happens to a coordinator.
 pub(crate) enum Event {
@@ -51,7 +52,11 @@ pub(crate) enum Event {
     /// A worker takes nothing more and gives back all that it does not keep.
     Leaving(SessionId, Vec<AttemptId>),
     /// A worker reports.
-    Reports(SessionId, Vec<Report>),
+    Reports(SessionId, Vec<Report>, Option<Signed>),
+    /// A worker says what it is called.
+    Named(SessionId, Names),
+    /// A worker does not run these jobs.
+    Refused(SessionId, Vec<JobId>),
     /// A job with all its blobs in place.
     Submit {
         submission: Box<Submission>,
@@ -280,7 +285,14 @@ impl Reactor {
             Event::Leaving(session, keeping) => {
                 self.coordinator.on_leaving(now, session, &keeping, fx);
             }
-            Event::Reports(session, reports) => self.coordinator.on_reports(now, session, reports, fx),
+            Event::Reports(session, reports, signed) => {
+                if let Some(Signed { signature, receipts }) = signed {
+                    self.coordinator.on_receipts(session, signature, receipts, fx);
+                }
+                self.coordinator.on_reports(now, session, reports, fx);
+            }
+            Event::Named(session, names) => self.coordinator.on_names(now, session, names, fx),
+            Event::Refused(session, jobs) => self.coordinator.on_refused(now, session, &jobs, fx),
             Event::Submit { submission, index, reply } => {
                 let answer = self.coordinator.on_submit(now, *submission, fx);
                 if let Ok(job) = answer {

@@ -5,7 +5,8 @@ use std::pin::Pin;
 use futures_util::{Stream, StreamExt};
 use talka_core::{
     coordinator::{Report, ToWorker},
-    ids::{PeerId, SessionId},
+    ids::{JobId, SessionId},
+    ledger::Names,
     limits,
 };
 use talka_proto::{
@@ -21,6 +22,7 @@ use super::{Context, refused};
 use crate::{
     clock,
     reactor::{Event, Handle},
+    receipts::{Checker, Unsigned},
 };
 
 /// See the [module](self).
@@ -64,13 +66,19 @@ impl Grid for GridService {
         };
         let capacity = hello.capacity.ok_or_else(|| InvalidMessage::new("capacity", "missing"))?;
         let capacity = capacity.try_into()?;
+        let names = Names::new(&hello.owner, &hello.team)
+            .map_err(|error| InvalidMessage::new("owner", error.to_string()))?;
         let holding = attempt_ids(hello.holding);
         let (outbound, messages) = mpsc::channel(limits::SESSION_QUEUE_MAX);
         let reactor = self.0.reactor.clone();
         let opened = reactor.call(|reply| Event::Opened { peer, capacity, holding, outbound, reply }).await?;
         let session = opened.map_err(|refusal| refused(&refusal))?;
         tracing::info!(%peer, session = session.get(), "worker connected");
-        tokio::spawn(read_session(reactor, peer, session, inbound));
+        if names != Names::default() {
+            reactor.send(Event::Named(session, names)).await?;
+        }
+        let checker = Checker::new(self.0.identity.peer_id(), peer);
+        tokio::spawn(read_session(reactor, checker, session, inbound));
         Ok(Response::new(self.outbound(messages)))
     }
 }
@@ -89,13 +97,14 @@ impl GridService {
 /// Reads a session until it ends or breaks a rule.
 async fn read_session(
     reactor: Handle,
-    peer: PeerId,
+    mut checker: Checker,
     session: SessionId,
     mut inbound: Streaming<wire::WorkerMessage>,
 ) {
+    let peer = checker.worker;
     let end = loop {
         match inbound.message().await {
-            Ok(Some(message)) => match event(session, message) {
+            Ok(Some(message)) => match event(&reactor, &mut checker, session, message).await {
                 Ok(event) => {
                     if reactor.send(event).await.is_err() {
                         break "the coordinator stops".into();
@@ -112,16 +121,28 @@ async fn read_session(
     let _ = reactor.send(Event::Closed(session)).await;
 }
 
-fn event(session: SessionId, message: wire::WorkerMessage) -> Result<Event, InvalidMessage> {
-    match message.message {
-        Some(Message::Capacity(capacity)) => Ok(Event::Capacity(session, capacity.try_into()?)),
+async fn event(
+    reactor: &Handle,
+    checker: &mut Checker,
+    session: SessionId,
+    message: wire::WorkerMessage,
+) -> Result<Event, Unsigned> {
+    Ok(match message.message {
+        Some(Message::Capacity(capacity)) => Event::Capacity(session, capacity.try_into()?),
         Some(Message::Reports(reports)) if reports.reports.len() <= limits::REPORTS_MAX => {
-            let reports = reports.reports.into_iter().map(Report::try_from);
-            Ok(Event::Reports(session, reports.collect::<Result<_, _>>()?))
+            let wire::Reports { reports, signature } = reports;
+            let reports: Vec<Report> = reports.into_iter().map(Report::try_from).collect::<Result<_, _>>()?;
+            let signed = checker.check(reactor, &reports, &signature).await?;
+            Event::Reports(session, reports, signed)
         }
-        Some(Message::Reports(_)) => Err(InvalidMessage::new("reports", "too many in one message")),
-        Some(Message::Leaving(leaving)) => Ok(Event::Leaving(session, attempt_ids(leaving.keeping))),
-        Some(Message::Hello(_)) => Err(InvalidMessage::new("hello", "sent twice")),
-        None => Err(InvalidMessage::new("message", "missing")),
-    }
+        Some(Message::Reports(_)) => {
+            return Err(InvalidMessage::new("reports", "too many in one message").into());
+        }
+        Some(Message::Leaving(leaving)) => Event::Leaving(session, attempt_ids(leaving.keeping)),
+        Some(Message::Refused(refused)) => {
+            Event::Refused(session, refused.jobs.into_iter().map(JobId::new).collect())
+        }
+        Some(Message::Hello(_)) => return Err(InvalidMessage::new("hello", "sent twice").into()),
+        None => return Err(InvalidMessage::new("message", "missing").into()),
+    })
 }

@@ -35,6 +35,8 @@ pub(crate) fn job_info(job: &JobProgress) -> wire::JobInfo {
         credit_nanos: credit_bytes(job.shard.credit),
         paused: job.standing.paused,
         priority: job.standing.priority.get(),
+        request: job.submission.request.to_vec().into(),
+        signature: job.submission.signature.map_or_else(Vec::new, Vec::from).into(),
     }
 }
 

@@ -25,6 +25,7 @@ mod invariants;
 mod job;
 mod lifecycle;
 mod quota;
+mod receipts;
 mod reports;
 mod restore;
 mod shares;
@@ -130,6 +131,8 @@ struct Worker {
     quota: Quota,
     /// Jobs that this session was told about.
     told: BTreeSet<JobId>,
+    /// Those among them that it does not run.
+    refused: BTreeSet<JobId>,
     /// Moving mean of the time of one attempt, by job, in microseconds.
     mean_micros: BTreeMap<JobId, f64>,
     last_seen: Timestamp,
@@ -221,6 +224,7 @@ impl Coordinator {
         let worker = self.workers.entry(no).or_default();
         worker.capacity = capacity;
         worker.told.clear();
+        worker.refused.clear();
         worker.last_seen = now;
         let unknown = self.reconcile(now, no, holding, fx);
         fx.messages.push((session, ToWorker::Welcome { unknown }));

@@ -281,7 +281,7 @@ impl Coordinator {
         let complete = job.is_complete();
         let row = FinalRow { task: id, verdict, attempts, grants, output, had_pending };
         self.judge_workers(&task, &row);
-        fx.batch.add_final(row);
+        fx.batch.add_final(now, row);
         fx.changed.insert(id.job);
         if complete {
             self.end_job(now, id.job, JobState::Finished, fx);

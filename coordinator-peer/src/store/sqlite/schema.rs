@@ -11,8 +11,12 @@ use crate::store::StoreError;
 const FIRST: u32 = 2;
 
 /// What leads from each schema to the next one. A step that was published is never changed.
-const STEPS: &[&str] =
-    &[include_str!("schema/2.sql"), include_str!("schema/3.sql"), include_str!("schema/4.sql")];
+const STEPS: &[&str] = &[
+    include_str!("schema/2.sql"),
+    include_str!("schema/3.sql"),
+    include_str!("schema/4.sql"),
+    include_str!("schema/5.sql"),
+];
 
 /// Brings the store to the newest schema.
 pub(super) fn migrate(conn: &mut Connection) -> Result<(), StoreError> {

@@ -10,6 +10,7 @@ use talka_core::{
         Batch, CreditDelta, FinalOutput, FinalRow, Grant, PeerRow, ShardRow, Snapshot, Standing, TaskVerdict,
     },
     ids::{JobId, PeerId, PeerNo, ResultDigest, TaskId},
+    ledger::{Frontier, leaf_hash},
     limits,
     outcome::{Exit, Output},
     precedence::{Priority, Weight},
@@ -156,6 +157,34 @@ fn compare(reader: &dyn Reader, model: &dyn Reader, jobs: u64) -> Result<(), Tes
     let audit = reader.audit().expect("readable");
     prop_assert!(audit.is_clean(), "{:?}", audit);
     prop_assert_eq!(audit, model.audit().expect("readable"));
+    compare_ledgers(reader, model, jobs)
+}
+
+fn compare_ledgers(reader: &dyn Reader, model: &dyn Reader, jobs: u64) -> Result<(), TestCaseError> {
+    let log = reader.ledger().expect("readable");
+    prop_assert_eq!(&log, &model.ledger().expect("readable"));
+    let (mut read, mut tiles) = (Frontier::default(), vec![]);
+    while read.size() < log.size() {
+        let page = reader.ledger_entries(read.size(), 7).expect("readable");
+        prop_assert_eq!(&page, &model.ledger_entries(read.size(), 7).expect("readable"));
+        tiles.extend(page.iter().filter_map(|entry| read.append(leaf_hash(entry))));
+        prop_assert!(!page.is_empty());
+    }
+    prop_assert_eq!(read, log);
+    prop_assert_eq!(reader.ledger_tiles(0, 100).expect("readable"), tiles);
+    for job in (1..=jobs).map(JobId::new) {
+        for row in reader.results(job, 0, 1000, false).expect("readable") {
+            let place = reader.ledger_place(row.task).expect("readable");
+            prop_assert_eq!(place, model.ledger_place(row.task).expect("readable"));
+            prop_assert!(place.is_some());
+            prop_assert_eq!(
+                reader.receipts(row.task).expect("readable"),
+                model.receipts(row.task).expect("readable")
+            );
+        }
+    }
+    prop_assert_eq!(reader.standings().expect("readable"), model.standings().expect("readable"));
+    prop_assert_eq!(reader.credit_days(0).expect("readable"), model.credit_days(0).expect("readable"));
     Ok(())
 }
 
