@@ -12,6 +12,7 @@
 //! | [`inputs`], [`upload`] | packing inputs, handing a job over |
 //! | [`watch`], [`progress`] | following a job |
 //! | [`collect`], [`results`] | results into files |
+//! | [`process`] | another `talka` as a child process: started, watched, stopped |
 //! | [`demo`] | a whole grid on this machine |
 //! | [`mod@bench`] | what things cost on this machine |
 //! | [`view`], [`mod@format`] | JSON forms, times and numbers |
@@ -32,6 +33,7 @@ mod logging;
 mod output;
 mod paths;
 mod problems;
+mod process;
 mod progress;
 mod receipt;
 mod registry;

@@ -81,6 +81,21 @@ fn crates_depend_on_each_other_as_the_architecture_says() {
 }
 
 #[test]
+fn nothing_but_one_test_asks_for_deliberate_defects() {
+    for package in metadata().workspace_packages() {
+        for dependency in &package.dependencies {
+            let asks = dependency.features.iter().any(|feature| feature == "mutants");
+            assert!(!asks, "{} must not ask {} for mutants", package.name, dependency.name);
+        }
+        for (name, wants) in &package.features {
+            let asks = wants.iter().any(|feature| feature.ends_with("mutants"));
+            let known = package.name.as_str() == "talka-simulator" && name == "mutants";
+            assert!(!asks || known, "the feature {name} of {} must not ask for mutants", package.name);
+        }
+    }
+}
+
+#[test]
 fn each_heavy_library_is_known_to_one_room_only() {
     let homes = [
         ("wasmtime", &["talka-worker", "talka-profile"][..]),

@@ -24,16 +24,21 @@ use talka_core::{
     job::{BlobRef, JobState, Submission},
     ledger::Names,
     limits,
-    packing::InputIndex,
     precedence::Priority,
     quantities::Timestamp,
     swarm::{Answer, Tracker},
     validation::Agreed,
 };
-use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use crate::{clock, inputs::InputIndices, receipts::Signed, store::StoreError, writer::Writer};
+use crate::{
+    clock,
+    inputs::{InputIndices, JobInputs},
+    receipts::Signed,
+    store::StoreError,
+    writer::Writer,
+};
 
 /// What happens to a coordinator.
 pub(crate) enum Event {
@@ -51,8 +56,10 @@ pub(crate) enum Event {
     Capacity(SessionId, Capacity),
     /// A worker takes nothing more and gives back all that it does not keep.
     Leaving(SessionId, Vec<AttemptId>),
-    /// A worker reports.
-    Reports(SessionId, Vec<Report>, Option<Signed>),
+    /// A worker gives back what it was asked for and has not begun.
+    GivenBack(SessionId, Vec<AttemptId>),
+    /// A worker reports. The room that this takes is free again when all of it is durable.
+    Reports(SessionId, Vec<Report>, Option<Signed>, OwnedSemaphorePermit),
     /// A worker says what it is called.
     Named(SessionId, Names),
     /// A worker does not run these jobs.
@@ -61,7 +68,7 @@ pub(crate) enum Event {
     Submit {
         submission: Box<Submission>,
         /// Where its inputs lie, if they are packed.
-        index: Option<Arc<InputIndex>>,
+        inputs: Option<JobInputs>,
         reply: oneshot::Sender<Result<JobId, Refusal>>,
     },
     /// A job is not wanted any more.
@@ -117,9 +124,24 @@ pub(crate) struct Stopped;
 pub(crate) struct Handle {
     events: mpsc::Sender<Event>,
     changes: broadcast::Sender<Change>,
+    /// Room for reports that are not durable yet, in KiB.
+    reports: Arc<Semaphore>,
 }
 
 impl Handle {
+    /// Hands in reports that came as so many bytes, waiting while too many others are not durable yet.
+    pub(crate) async fn report(
+        &self,
+        session: SessionId,
+        reports: Vec<Report>,
+        signed: Option<Signed>,
+        bytes: usize,
+    ) -> Result<(), Stopped> {
+        let kib = u32::try_from(bytes >> 10).unwrap_or(u32::MAX).saturating_add(1);
+        let room = self.reports.clone().acquire_many_owned(kib).await.map_err(|_| Stopped)?;
+        self.send(Event::Reports(session, reports, signed, room)).await
+    }
+
     /// Sends an event, waiting while the reactor is busy.
     pub(crate) async fn send(&self, event: Event) -> Result<(), Stopped> {
         self.events.send(event).await.map_err(|_| Stopped)
@@ -157,6 +179,8 @@ impl Handle {
 struct Round {
     fx: Effects,
     answers: Vec<Answered>,
+    /// Room of the reports in it.
+    rooms: Vec<OwnedSemaphorePermit>,
 }
 
 impl Round {
@@ -200,7 +224,8 @@ impl Reactor {
     ) -> (Self, Handle) {
         let (sender, events) = mpsc::channel(limits::REACTOR_QUEUE_MAX);
         let (changes, _) = broadcast::channel(limits::REACTOR_QUEUE_MAX);
-        let handle = Handle { events: sender, changes: changes.clone() };
+        let reports = Arc::new(Semaphore::new(limits::REPORTS_IN_WORK_KIB_MAX));
+        let handle = Handle { events: sender, changes: changes.clone(), reports };
         let mut this = Self {
             tracker: Tracker::new(me),
             coordinator,
@@ -212,7 +237,7 @@ impl Reactor {
             unfetched: VecDeque::new(),
             sessions: HashMap::new(),
             next_session: SessionId::new(1),
-            gathering: Round { fx: restored, answers: Vec::new() },
+            gathering: Round { fx: restored, ..Round::default() },
             committing: None,
             tracked: BTreeSet::new(),
         };
@@ -285,21 +310,25 @@ impl Reactor {
             Event::Leaving(session, keeping) => {
                 self.coordinator.on_leaving(now, session, &keeping, fx);
             }
-            Event::Reports(session, reports, signed) => {
+            Event::GivenBack(session, attempts) => {
+                self.coordinator.on_given_back(now, session, &attempts, fx);
+            }
+            Event::Named(session, names) => self.coordinator.on_names(now, session, names, fx),
+            Event::Refused(session, jobs) => self.coordinator.on_refused(now, session, &jobs, fx),
+            Event::Reports(session, reports, signed, room) => {
                 if let Some(Signed { signature, receipts }) = signed {
                     self.coordinator.on_receipts(session, signature, receipts, fx);
                 }
                 self.coordinator.on_reports(now, session, reports, fx);
+                self.gathering.rooms.push(room);
             }
-            Event::Named(session, names) => self.coordinator.on_names(now, session, names, fx),
-            Event::Refused(session, jobs) => self.coordinator.on_refused(now, session, &jobs, fx),
-            Event::Submit { submission, index, reply } => {
+            Event::Submit { submission, inputs, reply } => {
                 let answer = self.coordinator.on_submit(now, *submission, fx);
                 if let Ok(job) = answer {
                     self.track(job);
                     // Leases of this job leave after this round, when the index is in its place.
-                    if let Some(index) = index {
-                        self.inputs.insert(job, index);
+                    if let Some(inputs) = inputs {
+                        self.inputs.insert(job, inputs);
                     }
                 }
                 self.gathering.answers.push(Box::new(move || drop(reply.send(answer))));
@@ -349,6 +378,8 @@ impl Reactor {
         }
         let mut round = std::mem::take(&mut self.gathering);
         let batch = std::mem::take(&mut round.fx.batch);
+        // One round is much like the next.
+        self.gathering.fx.batch.finals.reserve(batch.finals.len());
         if batch.is_empty() {
             self.release(round);
         } else {

@@ -34,7 +34,7 @@ use crate::{
     CoordinatorConfig, Ready,
     access::{ACCESS, TokenRoles},
     clock,
-    inputs::InputIndices,
+    inputs::{InputIndices, JobInputs},
     outputs,
     reactor::Reactor,
     services::{Context, grid::GridService, jobs::JobsService, ledger::LedgerService, peers::PeersService},
@@ -242,9 +242,9 @@ async fn restore(
     let coordinator = Coordinator::restore(settings, clock::now(), snapshot, &mut fx);
     let indices = InputIndices::default();
     for job in coordinator.jobs(None, usize::MAX) {
-        let Inputs::Packed { index, .. } = &job.submission.spec.inputs else { continue };
+        let Inputs::Packed { index, data, .. } = &job.submission.spec.inputs else { continue };
         match submissions.index(*index).await {
-            Ok(index) => indices.insert(job.job, Arc::new(index)),
+            Ok(index) => indices.insert(job.job, JobInputs { index: Arc::new(index), data: data.hash }),
             Err(status) if job.state == JobState::Running => {
                 return Err(missing_inputs(job.job, status.message()));
             }

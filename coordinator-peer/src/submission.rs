@@ -2,7 +2,7 @@
 //! the job accepted.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
 };
@@ -17,7 +17,7 @@ use talka_core::{
 };
 use talka_peer::{
     address::PeerAddr,
-    blobs::BlobStore,
+    blobs::{BlobError, BlobStore},
     identity::{Signature, verify},
     transfer::{Fetcher, Provider},
 };
@@ -26,6 +26,7 @@ use tokio::sync::mpsc;
 use tonic::Status;
 
 use crate::{
+    inputs::JobInputs,
     reactor::Event,
     services::{Context, refused},
 };
@@ -70,11 +71,18 @@ pub(crate) struct Submissions {
     me: PeerAddr,
     /// Where other peers can be dialed, as they say.
     addresses: Arc<Mutex<HashMap<PeerId, Vec<String>>>>,
+    /// Bundles that were checked and blobs that are durable, because a job that was accepted has them.
+    settled: Arc<Mutex<HashSet<Needed>>>,
 }
 
 impl Submissions {
     pub(crate) fn new(blobs: BlobStore, fetcher: Fetcher, me: PeerAddr) -> Self {
-        Self { blobs, fetcher, me, addresses: Arc::default() }
+        Self { blobs, fetcher, me, addresses: Arc::default(), settled: Arc::default() }
+    }
+
+    /// What this coordinator has.
+    pub(crate) fn blobs(&self) -> &BlobStore {
+        &self.blobs
     }
 
     /// Blob bytes that this coordinator has sent.
@@ -120,33 +128,61 @@ impl Submissions {
         }
         check_targets(context, &spec).await?;
         let tag = format!("request/{:032x}", u128::from_be_bytes(request));
-        self.pull(submitter, &spec, &tag, events).await?;
-        self.check_bundle(&spec).await?;
-        let index = self.check_inputs(&spec).await?;
-        self.blobs.sync().await.map_err(|error| {
-            tracing::error!(%error, "blobs can't be made durable");
-            Status::unavailable("the coordinator can't store the job; try again later")
-        })?;
+        let needed = blobs_of(&spec);
+        let inputs = if self.are_settled(&needed) {
+            // Another job's tag holds each of them already, so this one's need not be on the disk before the job is.
+            self.keep(&needed, &tag).await?;
+            self.check_inputs(&spec).await?
+        } else {
+            self.pull(submitter, &needed, &tag, events).await?;
+            self.check_bundle(&spec).await?;
+            let inputs = self.check_inputs(&spec).await?;
+            self.blobs.sync().await.map_err(|error| unstored(&error))?;
+            inputs
+        };
         let submission = Box::new(Submission { request, submitter, spec, signature: Some(signature) });
-        let submit = context.reactor.call(|reply| Event::Submit { submission, index, reply });
-        submit.await?.map_err(|refusal| refused(&refusal))
+        let submit = context.reactor.call(|reply| Event::Submit { submission, inputs, reply });
+        let job = submit.await?.map_err(|refusal| refused(&refusal))?;
+        self.note_settled(&needed);
+        Ok(job)
+    }
+
+    /// Whether jobs that were accepted have all of these: then they are here, checked and durable.
+    fn are_settled(&self, blobs: &[Needed]) -> bool {
+        let settled = self.settled.lock().unwrap_or_else(PoisonError::into_inner);
+        blobs.iter().all(|needed| settled.contains(needed))
+    }
+
+    fn note_settled(&self, blobs: &[Needed]) {
+        /// Blobs that are remembered: what comes back soon, and 40 bytes each.
+        const SETTLED_MAX: usize = 100_000;
+        let mut settled = self.settled.lock().unwrap_or_else(PoisonError::into_inner);
+        if settled.len() + blobs.len() > SETTLED_MAX {
+            settled.clear();
+        }
+        settled.extend(blobs);
+    }
+
+    /// Keeps blobs that are here, for one more job.
+    async fn keep(&self, blobs: &[Needed], tag: &str) -> Result<(), Status> {
+        for (number, needed) in blobs.iter().enumerate() {
+            let kept = self.blobs.tag(&format!("{tag}/{number}/"), needed.blob.hash).await;
+            kept.map_err(|error| unstored(&error))?;
+        }
+        Ok(())
     }
 
     /// Fetches what is missing from the submitter.
     async fn pull(
         &self,
         submitter: PeerId,
-        spec: &JobSpec,
+        blobs: &[Needed],
         tag: &str,
         events: &Events,
     ) -> Result<(), Status> {
-        let mut blobs = spec.blobs();
-        if let Inputs::Packed { index, .. } = &spec.inputs {
-            blobs.push(*index);
-        }
-        let total: u64 = blobs.iter().map(|blob| blob.size.get()).sum();
+        let total: u64 = blobs.iter().map(|needed| needed.blob.size.get()).sum();
         let mut done = 0;
-        for (number, blob) in blobs.into_iter().enumerate() {
+        for (number, Needed { blob, .. }) in blobs.iter().copied().enumerate() {
             let provider = Provider::reverse(submitter);
             let progress = |bytes: u64| {
                 let fetching = wire::Fetching { done_bytes: done + bytes, total_bytes: total };
@@ -179,7 +215,7 @@ impl Submissions {
     }
 
     /// Reads the index of packed inputs and compares it with what the job says.
-    async fn check_inputs(&self, spec: &JobSpec) -> Result<Option<Arc<InputIndex>>, Status> {
+    async fn check_inputs(&self, spec: &JobSpec) -> Result<Option<JobInputs>, Status> {
         let Inputs::Packed { data, index, count } = &spec.inputs else { return Ok(None) };
         let parsed = self.index(*index).await?;
         if parsed.count() != *count || parsed.total() != data.size.get() {
@@ -191,7 +227,7 @@ impl Submissions {
             );
             return Err(Status::invalid_argument(text));
         }
-        Ok(Some(Arc::new(parsed)))
+        Ok(Some(JobInputs { index: Arc::new(parsed), data: data.hash }))
     }
 
     /// An index of packed inputs that lies in the store.
@@ -208,8 +244,33 @@ impl Submissions {
     }
 }
 
+/// A blob of a job, and whether it is to be a program: what was checked as one is no dataset, and the reverse.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Needed {
+    blob: BlobRef,
+    is_bundle: bool,
+}
+
+/// Everything that a job needs.
+fn blobs_of(spec: &JobSpec) -> Vec<Needed> {
+    let mut blobs = spec.blobs();
+    if let Inputs::Packed { index, .. } = &spec.inputs {
+        blobs.push(*index);
+    }
+    let needed = |(number, blob)| Needed { blob, is_bundle: number == 0 };
+    blobs.into_iter().enumerate().map(needed).collect()
+}
+
+fn unstored(error: &BlobError) -> Status {
+    tracing::error!(%error, "blobs can't be made durable");
+    Status::unavailable("the coordinator can't store the job; try again later")
+}
+
 /// Refuses a job that is meant for peers that were never here: it would wait for a typing error.
 async fn check_targets(context: &Context, spec: &JobSpec) -> Result<(), Status> {
+    if spec.on.is_empty() {
+        return Ok(());
+    }
     let targets = spec.on.clone();
     let unknown = move |coordinator: &Coordinator| -> Vec<String> {
         let unknown = targets.iter().filter(|peer| !coordinator.knows(**peer));

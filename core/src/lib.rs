@@ -22,10 +22,12 @@
 //! | [`ledger`] | the log of all credit, and its proofs |
 //! | [`signing`] | what submitters, workers and coordinators sign |
 //! | [`validation`] | which of the reported results is the canonical one |
+//! | [`trust`] | what the words of workers are worth, and when they suffice |
 //! | [`coordinator`] | leases tasks out, collects reports, decides, grants credit |
 //! | [`worker`] | what a worker runs next, and what it still owes its coordinator |
-//! | [`swarm`] | who may fetch a blob from whom |
+//! | [`swarm`] | which piece of a blob to fetch from whom, and whom to serve |
 //! | [`duty`] | a share of a processor, in short slices |
+//! | [`mutants`] | deliberate defects, compiled for one test alone |
 //!
 //! ```
 //! use talka_core::{ids::TaskId, quantities::Fuel};
@@ -43,11 +45,13 @@ pub mod ids;
 pub mod job;
 pub mod ledger;
 pub mod limits;
+pub mod mutants;
 pub mod outcome;
 pub mod packing;
 pub mod precedence;
 pub mod quantities;
 pub mod signing;
 pub mod swarm;
+pub mod trust;
 pub mod validation;
 pub mod worker;

@@ -55,6 +55,32 @@ pub const HELD_OUTPUT_BYTES_MAX: u64 = 512 << 20;
 /// Workers that left and hold no lease are forgotten after that; their credit stays.
 pub const WORKER_FORGOTTEN_AFTER: Duration = Duration::from_hours(24);
 
+// ---- Trust ----
+
+/// Smallest error rate that may be asked for, in millionths: 50,000 checks passed by one worker at 5 % liars.
+pub const ERROR_RATE_PPM_MIN: u32 = 1;
+/// Largest: more is no rate of errors, but a coin.
+pub const ERROR_RATE_PPM_MAX: u32 = 500_000;
+/// Error rate unless the job says otherwise: one wrong result in a thousand.
+pub const ERROR_RATE_PPM_DEFAULT: u32 = 1_000;
+/// Smallest share of liars that may be assumed, in millionths.
+pub const LIARS_PPM_MIN: u32 = 1;
+/// Largest: where half of all lie, agreement proves nothing.
+pub const LIARS_PPM_MAX: u32 = 499_999;
+/// Share of liars among newcomers that is assumed unless the job says otherwise.
+pub const LIARS_PPM_DEFAULT: u32 = 50_000;
+/// Part of its tasks that the most trusted worker is checked on, in millionths. It costs as many more attempts, and
+/// what rests on one worker's word is looked at after 20 results on the average.
+pub const CHECK_RATE_FLOOR_PPM: u32 = 50_000;
+/// Results of one worker in one job that may rest on its word alone, before its next one is checked whatever was
+/// drawn: ten times what is usual, and what one catch can cost to do again.
+pub const UNCHECKED_RESULTS_MAX: usize = 200;
+/// Answers to one task of a job with an error rate, before it is given up as one on which nobody agrees. Newcomers of whom
+/// one in five lies need 8 on the average, and more than this once in millions of tasks.
+pub const ERROR_RATE_VOTES_MAX: usize = 64;
+/// Checks that a worker passed before it counts as established: as many as BOINC asks before it believes somebody.
+pub const ESTABLISHED_CHECKS: u32 = 10;
+
 // ---- One task's world ----
 
 /// Default memory of a task.
@@ -177,6 +203,15 @@ pub const STRAGGLER_SLOTS_SHARE: u64 = 8;
 pub const STRAGGLER_LEASES_MAX: usize = 16;
 /// Idle workers that are considered for one straggler.
 pub const STRAGGLER_HELPERS_MAX: usize = 64;
+/// Wait in a worker's queue from which an attempt is taken back for an idle worker: well above two messages and a
+/// commit, below what a person notices.
+pub const RECALL_WAIT_MIN: Duration = Duration::from_millis(100);
+/// Jobs that are searched for work that waits elsewhere, for one idle worker.
+pub const RECALL_JOBS_MAX: usize = 16;
+/// Leases of each of them that are searched, newest first: those wait longest.
+pub const RECALL_LEASES_MAX: usize = 16;
+/// Idle workers for which work that waits elsewhere is looked for again in one go.
+pub const RECALL_WORKERS_MAX: usize = 64;
 /// Peers that are named for each reason why workers are passed over.
 pub const EXPLAINED_PEERS_MAX: usize = 5;
 /// Work that a worker is kept supplied with beyond what it runs.
@@ -198,12 +233,25 @@ pub const WORKER_HELD_MAX: usize = 16_384;
 pub const INLINE_OUTPUT_BYTES_MAX: u64 = 64 << 10;
 /// One control message. Bulk never goes over gRPC.
 pub const MESSAGE_BYTES_MAX: usize = 1 << 20;
+/// Input of a task that travels inside its lease, so that nothing has to be fetched for it.
+pub const INLINE_INPUT_BYTES_MAX: u64 = 16 << 10;
+/// Inputs in one lease together: with its items they stay below [`MESSAGE_BYTES_MAX`]. Where there is more, all of them
+/// are fetched, and peers pass them on.
+pub const LEASE_INPUTS_BYTES_MAX: u64 = 512 << 10;
+/// Inputs that came in leases and wait in a worker; beyond that it fetches them when their turn comes.
+pub const INLINE_INPUTS_HELD_BYTES_MAX: u64 = 64 << 20;
 /// Reports in one message: with their outputs they stay below [`MESSAGE_BYTES_MAX`].
 pub const REPORTS_MAX: usize = 512;
 /// Bytes of outputs in one message of reports, so that it stays below [`MESSAGE_BYTES_MAX`].
 pub const REPORTS_BYTES_MAX: usize = 768 << 10;
 /// Messages that wait on one session, each way, before the sender waits.
 pub const SESSION_QUEUE_MAX: usize = 256;
+/// Messages of reports of one session whose answers it has not taken yet, before nothing more is read from it: more
+/// than an honest worker ever has on their way, and a bound to what is held for one that does not read.
+pub const SESSION_UNANSWERED_MAX: usize = 16;
+/// Reports between their arrival and the fsync that makes them durable, in KiB as they came: a disk that stalls must
+/// not fill the memory.
+pub const REPORTS_IN_WORK_KIB_MAX: usize = 256 << 10;
 /// Events that wait for the coordinator's state, before whoever brings one waits.
 pub const REACTOR_QUEUE_MAX: usize = 4096;
 /// Large outputs that a coordinator fetches from workers at the same time.
@@ -285,6 +333,11 @@ pub const CONNECTIONS_PER_KEY_MAX: usize = 16;
 pub const REQUESTS_PER_SECOND: u32 = 200;
 /// Requests of one key at once.
 pub const REQUESTS_BURST: u32 = 1000;
+/// Requests per second of whoever has the coordinator's token, sustained: some 100 µs of its time each, so that one
+/// script in a hurry takes a fifth of a processor and no more.
+pub const SUBMITTER_REQUESTS_PER_SECOND: u32 = 2000;
+/// The same at once.
+pub const SUBMITTER_REQUESTS_BURST: u32 = 10_000;
 /// Time to reach a peer, handshake included.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time from an accepted connection to its first request.
@@ -322,6 +375,42 @@ pub const PROVIDER_STALL_MAX: Duration = Duration::from_secs(10);
 /// What is asked of a provider at once: a failure costs at most its unverified rest, and a new provider goes on
 /// from there.
 pub const PIECE_BYTES_MAX: u64 = 16 << 20;
+/// What the swarm asks of a provider at once: small enough that it is passed on soon, large enough that the request
+/// does not count (512 KiB made four peers slower, 4 MiB made the source send more).
+pub const SWARM_PIECE_BYTES: u64 = 1 << 20;
+/// Requests to one provider: one is served while the next one travels.
+pub const SWARM_REQUESTS_PER_PROVIDER: usize = 2;
+/// Requests for one blob to other peers than its source: each is a stream, a buffer of some pages and a window of the network.
+pub const SWARM_REQUESTS_MAX: usize = 24;
+/// Peers of which the pieces of one blob are followed, its source aside: each is a connection.
+pub const SWARM_PROVIDERS_MAX: usize = 24;
+/// Time without a single piece after which a fetch is given up, to be tried again later.
+pub const SWARM_GIVE_UP_AFTER: Duration = Duration::from_mins(1);
+/// Members that are remembered of the exchange of one blob; of more, a peer could not speak with all anyway.
+pub const SWARM_MEMBERS_MAX: usize = 1000;
+/// Blobs of which a peer knows who exchanges them: those of all unfinished jobs, and of some more.
+pub const SWARM_BLOBS_MAX: usize = 20_000;
+/// Silence after which a member is taken for gone; who takes part asks again several times in this time.
+pub const SWARM_MEMBER_SILENCE_MAX: Duration = Duration::from_mins(1);
+/// Time after which a peer that was proved to lie is spoken with again: its disk may have been at fault.
+pub const BAN_TIME: Duration = Duration::from_hours(1);
+/// Banned peers that are remembered.
+pub const BANS_MAX: usize = 10_000;
+/// Requests that a peer serves at once, one of them to whoever waits longest: few, so that a slow uplink finishes one
+/// after the other and not all at the end.
+pub const UPLOAD_SLOTS: usize = 3;
+/// Requests of one peer that are served or wait: what two downloads make of it.
+pub const UPLOADS_PER_PEER_MAX: usize = 8;
+/// Requests that wait for a slot, before others are refused.
+pub const UPLOADS_WAITING_MAX: usize = 256;
+/// Longest wait for a slot before whoever asked is told to ask others: well below [`PROVIDER_STALL_MAX`].
+pub const UPLOAD_WAIT_MAX: Duration = Duration::from_secs(4);
+/// Blobs of which a peer remembers how often it sent each piece.
+pub const UPLOAD_BLOBS_REMEMBERED: usize = 16;
+/// Time after which what a peer sent counts half: it is served for what it does now.
+pub const RECIPROCITY_HALF_LIFE: Duration = Duration::from_secs(20);
+/// Peers whose exchange is remembered.
+pub const RECIPROCITY_PEERS_MAX: usize = 4096;
 /// Connections to providers that are kept open for the next request.
 pub const PROVIDER_CONNECTIONS_MAX: usize = 256;
 /// Peers that can't be dialed and offer their blobs over a connection of their own.

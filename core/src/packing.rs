@@ -181,6 +181,15 @@ fn take<'a>(rest: &mut &'a [u8], count: usize) -> Result<&'a [u8], IndexError> {
     Ok(front)
 }
 
+/// Whether the inputs of a lease travel inside it: all of them, when each is small and they are few enough. Otherwise
+/// workers fetch them, and pass them on to one another.
+pub fn travels_in_lease(inputs: &[Range<u64>]) -> bool {
+    let lengths = || inputs.iter().map(|input| input.end - input.start);
+    let total: u64 = lengths().sum();
+    lengths().all(|length| length <= limits::INLINE_INPUT_BYTES_MAX)
+        && total <= limits::LEASE_INPUTS_BYTES_MAX
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -215,6 +224,18 @@ mod tests {
             if let Ok(index) = InputIndex::decode(&hostile) {
                 prop_assert!(index.count() <= hostile.len() as u64);
             }
+        }
+
+        #[test]
+        fn what_travels_fits_into_a_message(lengths in prop::collection::vec(0..20_000_u64, 0..600)) {
+            let inputs: Vec<_> = lengths.iter().map(|length| 7..7 + length).collect();
+            let total: u64 = lengths.iter().sum();
+            let small = lengths.iter().all(|length| *length <= limits::INLINE_INPUT_BYTES_MAX);
+            let items = lengths.len() <= limits::LEASE_ITEMS_MAX;
+            prop_assert_eq!(travels_in_lease(&inputs), small && total <= limits::LEASE_INPUTS_BYTES_MAX);
+            // An item takes at most 40 bytes beside its input.
+            let fits = total + 40 * lengths.len() as u64 <= limits::MESSAGE_BYTES_MAX as u64;
+            prop_assert!(fits || !items || !travels_in_lease(&inputs));
         }
 
         #[test]

@@ -189,6 +189,47 @@ impl fmt::Display for Credit {
     }
 }
 
+/// A share in millionths, from none to all.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Ppm(u32);
+
+impl Ppm {
+    /// So many millionths; more than all are all.
+    pub const fn new(millionths: u32) -> Self {
+        Self(if millionths < 1_000_000 { millionths } else { 1_000_000 })
+    }
+
+    /// Millionths.
+    pub const fn get(self) -> u32 {
+        self.0
+    }
+
+    /// As a number from 0 to 1.
+    pub fn as_fraction(self) -> f64 {
+        f64::from(self.0) / 1e6
+    }
+}
+
+impl fmt::Display for Ppm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.as_fraction())
+    }
+}
+
+impl FromStr for Ppm {
+    type Err = ParseQuantityError;
+
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 0 and a million")]
+    fn from_str(text: &str) -> Result<Self, ParseQuantityError> {
+        let (number, scale) = text.trim().strip_suffix('%').map_or((text.trim(), 1e6), |part| (part, 1e4));
+        let millionths = number.trim().parse::<f64>().ok().map(|number| number * scale);
+        millionths
+            .filter(|millionths| (0.0..=1e6).contains(millionths))
+            .map(|millionths| Self(millionths.round() as u32))
+            .ok_or_else(|| ParseQuantityError::new("a share", "0.001, 1e-3 or 0.1%", text))
+    }
+}
+
 /// A moment: milliseconds since the Unix epoch, as the shell's clock tells it.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Timestamp(u64);

@@ -21,6 +21,7 @@ use crate::{
     ids::{AttemptId, JobId, SlotNo, TaskId},
     job::JobSpec,
     limits,
+    mutants::{Mutant, is_active},
     outcome::NoResult,
 };
 
@@ -31,24 +32,44 @@ pub struct Assignment {
     pub attempt: AttemptId,
     /// Its input within the packed inputs; empty for an array.
     pub input: Range<u64>,
+    /// The input itself, if it came along.
+    pub inline: Option<Arc<[u8]>>,
+}
+
+impl Assignment {
+    fn inline_bytes(&self) -> u64 {
+        self.inline.as_ref().map_or(0, |bytes| bytes.len() as u64)
+    }
+}
+
+/// What a job needs before its attempts can start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Fetch {
+    /// Which job.
+    pub job: JobId,
+    /// Whether its packed inputs are needed, because not all of them came along.
+    pub inputs: bool,
 }
 
 /// What the shell has to do.
 #[derive(Debug, Default)]
 pub struct Effects {
     /// Jobs whose blobs are needed.
-    pub fetch: Vec<JobId>,
+    pub fetch: Vec<Fetch>,
     /// Slots to start.
     pub start: Vec<Start>,
     /// Slots whose running attempt is not wanted any more: stop it. The rest of its batch comes again.
     pub stop: Vec<SlotNo>,
     /// Messages of reports.
     pub reports: Vec<Vec<Report>>,
+    /// Answers to the question what was not begun: attempts that are held no longer.
+    pub give_back: Vec<Vec<AttemptId>>,
     /// Attempts whose kept outputs may go.
     pub release: Vec<AttemptId>,
     /// Attempts with which nobody will go on: their checkpoints may go.
     pub spent: Vec<AttemptId>,
-    /// Jobs that have ended for this worker: their blobs are no longer pinned.
+    /// Jobs that have ended for this worker: their blobs are no longer pinned. To be done last: what starts may be of one
+    /// of them, and is stopped.
     pub forget: Vec<JobId>,
 }
 
@@ -153,7 +174,7 @@ impl Worker {
         if self.attempts.contains_key(&attempt) || self.attempts.len() >= limits::WORKER_HELD_MAX {
             return;
         }
-        self.on_job(id, spec.clone());
+        self.introduce(id, spec.clone());
         if let Some(job) = self.jobs.get_mut(&id) {
             self.attempts.insert(attempt, Phase::Queued);
             job.queue.push_back(Queued { arrival: 0, assignment });
@@ -178,13 +199,12 @@ impl Worker {
             self.on_ended(id, fx);
         }
         for (id, job) in &mut self.jobs {
-            if job.blobs == Blobs::Unrequested && !job.queue.is_empty() {
-                job.blobs = Blobs::Fetching;
-                fx.fetch.push(*id);
-            }
+            fx.fetch.extend(job.request_blobs(*id));
         }
         let reported = |(id, phase): (&AttemptId, &Phase)| matches!(phase, Phase::Reported(_)).then_some(*id);
-        self.outbox = self.attempts.iter().filter_map(reported).collect();
+        if !is_active(Mutant::ReportsOnce) {
+            self.outbox = self.attempts.iter().filter_map(reported).collect();
+        }
         self.flush(fx);
     }
 
@@ -193,10 +213,15 @@ impl Worker {
         self.connected = false;
     }
 
-    /// What a job is. It may come again on a later session.
-    pub fn on_job(&mut self, id: JobId, spec: Arc<JobSpec>) {
-        let blobs = Blobs::Unrequested;
-        self.jobs.entry(id).or_insert(Job { spec, blobs, queue: VecDeque::new(), mean_micros: None });
+    /// What a job is. It may come again on a later session, and in the same breath as the word that it had ended: then
+    /// there is nothing to forget.
+    pub fn on_job(&mut self, id: JobId, spec: Arc<JobSpec>, fx: &mut Effects) {
+        fx.forget.retain(|forgotten| *forgotten != id || is_active(Mutant::ForgetsAnew));
+        self.introduce(id, spec);
+    }
+
+    fn introduce(&mut self, id: JobId, spec: Arc<JobSpec>) {
+        self.jobs.entry(id).or_insert_with(|| Job::new(spec));
     }
 
     /// The spec of a job that this worker was told about.
@@ -211,26 +236,30 @@ impl Worker {
         if self.draining || self.paused {
             return;
         }
+        let queued = self.jobs.values().flat_map(|job| &job.queue);
+        let mut inline_bytes: u64 = queued.map(|queued| queued.assignment.inline_bytes()).sum();
         let Some(job) = self.jobs.get_mut(&id) else { return };
         self.arrivals += 1;
-        for assignment in items {
+        for mut assignment in items {
+            inline_bytes += assignment.inline_bytes();
+            if inline_bytes > limits::INLINE_INPUTS_HELD_BYTES_MAX {
+                inline_bytes -= assignment.inline_bytes();
+                assignment.inline = None;
+            }
             let room = self.attempts.len() < limits::WORKER_HELD_MAX + limits::WORKER_IN_FLIGHT_MAX;
             if room && assignment.attempt.task.job == id && !self.attempts.contains_key(&assignment.attempt) {
                 self.attempts.insert(assignment.attempt, Phase::Queued);
                 job.queue.push_back(Queued { arrival: self.arrivals, assignment });
             }
         }
-        if job.blobs == Blobs::Unrequested && !job.queue.is_empty() {
-            job.blobs = Blobs::Fetching;
-            fx.fetch.push(id);
-        }
+        fx.fetch.extend(job.request_blobs(id));
         self.start_slots(fx);
     }
 
-    /// The blobs of a job are in place.
-    pub fn on_fetched(&mut self, id: JobId, fx: &mut Effects) {
-        if let Some(job) = self.jobs.get_mut(&id) {
-            job.blobs = Blobs::Ready;
+    /// The blobs of a job are in place, those of its packed inputs only if they were asked for.
+    pub fn on_fetched(&mut self, fetched: Fetch, fx: &mut Effects) {
+        if let Some(job) = self.jobs.get_mut(&fetched.job) {
+            job.note_fetched(fetched);
         }
         self.start_slots(fx);
     }
@@ -366,6 +395,26 @@ impl Worker {
         self.start_slots(fx);
     }
 
+    /// Somebody else could begin these at once. Those that are not begun are given back, and held no longer; what was
+    /// begun before, and stopped or interrupted, is better off here. There is always an answer.
+    pub fn on_recalled(&mut self, attempts: &[AttemptId], fx: &mut Effects) {
+        let wanted: BTreeSet<AttemptId> = attempts.iter().copied().collect();
+        let mut given = Vec::new();
+        for job in wanted.iter().map(|attempt| attempt.task.job).collect::<BTreeSet<_>>() {
+            let Some(job) = self.jobs.get_mut(&job) else { continue };
+            job.queue.retain(|queued| {
+                let attempt = queued.assignment.attempt;
+                let gives = queued.is_fresh() && wanted.contains(&attempt);
+                given.extend(gives.then_some(attempt));
+                !gives
+            });
+        }
+        for attempt in &given {
+            self.attempts.remove(attempt);
+        }
+        fx.give_back.push(given);
+    }
+
     /// A job has ended: nothing of it is wanted any more.
     pub fn on_ended(&mut self, id: JobId, fx: &mut Effects) {
         let held: Vec<AttemptId> = self.attempts.range(attempts_of(id)).map(|(id, _)| *id).collect();
@@ -426,11 +475,16 @@ impl Worker {
         })
     }
 
+    /// Attempts of all phases.
+    pub fn held(&self) -> usize {
+        self.attempts.len()
+    }
+
     /// How many attempts are where.
     pub fn load(&self) -> Load {
         let mut load = Load { unsettled: self.unsettled, ..Load::default() };
         for job in self.jobs.values() {
-            let waiting = if job.blobs == Blobs::Ready { &mut load.queued } else { &mut load.fetching };
+            let waiting = if job.is_ready() { &mut load.queued } else { &mut load.fetching };
             *waiting += job.queue.len();
         }
         load.running = self.slots.iter().filter(|slot| !slot.batch.is_empty()).count();
@@ -481,7 +535,7 @@ impl Worker {
             let slots = self.slots.len();
             // The oldest attempt decides which job is next: in which proportion jobs run is for the
             // coordinator to say, which hands them out in that proportion.
-            let ready = self.jobs.iter_mut().filter(|(_, job)| job.blobs == Blobs::Ready);
+            let ready = self.jobs.iter_mut().filter(|(_, job)| job.is_ready());
             let oldest = ready.filter_map(|entry| Some((entry.1.queue.front()?.arrival, entry)));
             let Some((_, (id, job))) = oldest.min_by_key(|(arrival, (id, _))| (*arrival, **id)) else {
                 return;
@@ -505,10 +559,6 @@ fn attempts_of(job: JobId) -> RangeInclusive<AttemptId> {
 }
 
 impl Report {
-    fn is_remote(&self) -> bool {
-        matches!(&self.outcome, ReportOutcome::Execution { output: ReportOutput::Remote { .. }, .. })
-    }
-
     /// Whether another attempt of this worker at the same task had better go on where this one was.
     fn may_go_on(&self) -> bool {
         let ReportOutcome::NoResult(reason) = &self.outcome else { return false };

@@ -3,11 +3,11 @@
 //! To the wire is infallible. From the wire every message is hostile until it is converted: a missing
 //! field, a wrong length or a number that stands for nothing is an [`InvalidMessage`] that names the field.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, ops::Range, sync::Arc, time::Duration};
 
 use bytes::Bytes as RawBytes;
 use talka_core::{
-    coordinator::{Capacity, LeaseRow, Report, ReportOutcome, ReportOutput, ToWorker},
+    coordinator::{Capacity, LeaseItem, LeaseRow, Report, ReportOutcome, ReportOutput, ToWorker},
     ids::{AttemptId, BlobHash, InputDigest, JobId, OutcomeDigest, PeerId, ResultDigest, TaskId},
     job::{BlobRef, Dataset, Inputs, JobSpec, RawJobSpec, TaskLimits},
     limits,
@@ -350,49 +350,64 @@ impl TryFrom<wire::JobSpec> for JobSpec {
     }
 }
 
-/// A lease for the wire; `input` tells where the input of a task lies in the packed inputs.
-pub fn lease(row: &LeaseRow, input: impl Fn(u64) -> std::ops::Range<u64>) -> wire::Lease {
-    let item = |item: &talka_core::coordinator::LeaseItem| {
-        let range = input(item.index);
-        wire::LeaseItem {
-            index: item.index,
-            number: item.number,
-            input_offset: range.start,
-            input_length: range.end - range.start,
-        }
+/// A lease for the wire; `ranges` tells where the input of each item lies in the packed inputs, nothing for an array, and
+/// `inputs` are all of them, if they are to travel along.
+pub fn lease(row: &LeaseRow, ranges: &[Range<u64>], inputs: RawBytes) -> wire::Lease {
+    let ranges = ranges.iter().cloned().chain(std::iter::repeat(0..0));
+    let item = |(item, range): (&LeaseItem, Range<u64>)| wire::LeaseItem {
+        index: item.index,
+        number: item.number,
+        input_offset: range.start,
+        input_length: range.end - range.start,
     };
     wire::Lease {
         lease: row.lease.get(),
         job: row.job.get(),
         deadline_millis: row.deadline.millis(),
-        items: row.items.iter().map(item).collect(),
+        items: row.items.iter().zip(ranges).map(item).collect(),
+        inputs,
     }
 }
 
-/// The assignments of a lease.
+/// The assignments of a lease. Inputs that came along are all there, or the message is refused.
 pub fn assignments(lease: wire::Lease) -> Result<(JobId, Vec<Assignment>), InvalidMessage> {
     let job = JobId::new(lease.job);
     if lease.items.len() > limits::LEASE_ITEMS_MAX {
         return Err(InvalidMessage::new("items", format!("{} items", lease.items.len())));
     }
+    let bytes = lease.items.iter().map(|item| item.input_length).fold(0, u64::saturating_add);
+    let came_along = bytes == lease.inputs.len() as u64;
+    if !came_along && !lease.inputs.is_empty() {
+        let problem = format!("{} bytes for inputs of {bytes}", lease.inputs.len());
+        return Err(InvalidMessage::new("inputs", problem));
+    }
+    let mut inputs = &lease.inputs[..];
+    let empty = Arc::<[u8]>::from([]);
+    let mut take = |length: u64| {
+        if length == 0 {
+            return Some(empty.clone());
+        }
+        let (input, rest) = inputs.split_at_checked(usize::try_from(length).ok()?)?;
+        inputs = rest;
+        Some(Arc::from(input))
+    };
     let assignment = |item: wire::LeaseItem| {
+        let inline = if came_along { take(item.input_length) } else { None };
         let end = item.input_offset.checked_add(item.input_length);
         let end = end.filter(|_| item.input_length <= limits::INPUT_BYTES_MAX);
         Ok(Assignment {
             attempt: AttemptId { task: TaskId { job, index: item.index }, number: item.number },
             input: item.input_offset
                 ..end.ok_or_else(|| InvalidMessage::new("input_length", "beyond the limit"))?,
+            inline,
         })
     };
     let items = lease.items.into_iter().map(assignment).collect::<Result<_, InvalidMessage>>()?;
     Ok((job, items))
 }
 
-/// A message to a worker. [`ToWorker::Lease`] needs the job's input index: see [`lease`].
-pub fn to_worker(
-    message: ToWorker,
-    input: impl Fn(JobId, u64) -> std::ops::Range<u64>,
-) -> Option<wire::coordinator_message::Message> {
+/// A message to a worker, but for leases: see [`lease`].
+pub fn to_worker(message: ToWorker) -> Option<wire::coordinator_message::Message> {
     use wire::coordinator_message::Message;
     Some(match message {
         ToWorker::Welcome { unknown } => Message::Welcome(wire::Welcome { unknown: attempts(&unknown) }),
@@ -403,13 +418,14 @@ pub fn to_worker(
             request: submission.request.to_vec().into(),
             signature: submission.signature.map_or_else(Vec::new, Vec::from).into(),
         }),
-        ToWorker::Lease(row) => Message::Lease(lease(&row, |index| input(row.job, index))),
+        ToWorker::Lease(row) => Message::Lease(lease(&row, &[], RawBytes::new())),
         ToWorker::Settled { attempts: settled, released } => {
             Message::Settled(wire::Settled { attempts: attempts(&settled), released: attempts(&released) })
         }
         ToWorker::Cancelled { attempts: ids } => {
             Message::Cancelled(wire::Cancelled { attempts: attempts(&ids) })
         }
+        ToWorker::Recall { attempts: ids } => Message::Recall(wire::Recall { attempts: attempts(&ids) }),
         ToWorker::Ended { job } => Message::Ended(wire::Ended { job: job.get() }),
         ToWorker::Replaced => return None,
     })
@@ -491,5 +507,28 @@ mod tests {
         let item = wire::LeaseItem { input_offset: u64::MAX, input_length: 1, ..Default::default() };
         let lease = wire::Lease { items: vec![item], ..Default::default() };
         assert_eq!(assignments(lease).expect_err("broken").field, "input_length");
+    }
+
+    #[test]
+    fn inputs_come_along_all_or_none() {
+        let item = |index, input_offset, input_length| wire::LeaseItem {
+            index,
+            number: 1,
+            input_offset,
+            input_length,
+        };
+        let inline = |lengths: &[u64], inputs: &'static [u8]| {
+            let items = (0..).zip(lengths).map(|(index, length)| item(index, 100 * index, *length));
+            let inputs = RawBytes::from_static(inputs);
+            let lease = wire::Lease { items: items.collect(), inputs, ..Default::default() };
+            assignments(lease).map(|(_, items)| items.into_iter().map(|item| item.inline).collect::<Vec<_>>())
+        };
+        let some = |bytes: &[u8]| Some(Arc::from(bytes));
+        assert_eq!(inline(&[2, 0, 3], b"abcde"), Ok(vec![some(b"ab"), some(b""), some(b"cde")]));
+        assert_eq!(inline(&[0, 0], b""), Ok(vec![some(b""), some(b"")]), "nothing is all there is");
+        assert_eq!(inline(&[2, 3], b""), Ok(vec![None, None]));
+        for (lengths, inputs) in [(&[2, 3][..], &b"abcd"[..]), (&[2], b"abc"), (&[u64::MAX, 2], b"x")] {
+            assert_eq!(inline(lengths, inputs).expect_err("refused").field, "inputs", "{lengths:?}");
+        }
     }
 }

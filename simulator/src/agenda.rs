@@ -31,6 +31,12 @@ pub(crate) enum Event {
     /// A message arrives at a worker.
     Downward(LinkNo, ToWorker),
     LinkBreaks(LinkNo),
+    /// A link was cut off for long.
+    LinkStarves(LinkNo),
+    PartitionStarts,
+    PartitionEnds,
+    /// Somebody sets the coordinator's clock.
+    ClockJumps(Life),
     /// One end has hung up.
     LinkEnds(LinkNo),
     HubNotices(LinkNo),
@@ -39,6 +45,8 @@ pub(crate) enum Event {
     VolunteerEnds(VolunteerNo, Life),
     VolunteerPauses(VolunteerNo, Life),
     VolunteerConnects(VolunteerNo, Life),
+    /// A worker acts on what has happened to it.
+    VolunteerActs(VolunteerNo, Life),
     /// The first attempt of a slot's batch ends.
     SlotFinishes {
         volunteer: VolunteerNo,
@@ -55,6 +63,7 @@ pub(crate) enum Event {
         volunteer: VolunteerNo,
         life: Life,
         job: JobId,
+        fetch: u64,
         failures: u32,
     },
     /// A blob has arrived, or will not.
@@ -62,6 +71,7 @@ pub(crate) enum Event {
         volunteer: VolunteerNo,
         life: Life,
         job: JobId,
+        fetch: u64,
         failures: u32,
         blob: BlobHash,
         from: PeerId,

@@ -7,7 +7,7 @@ use talka_core::{
     ids::{AttemptId, BlobHash, JobId, OutcomeDigest, PeerId},
     outcome::NoResult,
     swarm::Answer,
-    worker::Effects,
+    worker::Fetch,
 };
 
 use crate::{
@@ -24,31 +24,41 @@ const ASK_AGAIN: Duration = Duration::from_secs(1);
 
 impl World<'_> {
     /// Looks which blob of a job a worker still needs, and where to get it.
-    pub(crate) fn wants(&mut self, number: VolunteerNo, life: Life, job: JobId, failures: u32) {
+    pub(crate) fn wants(
+        &mut self,
+        number: VolunteerNo,
+        life: Life,
+        (job, fetch): (JobId, u64),
+        failures: u32,
+    ) {
         let volunteer = &self.volunteers[number];
-        let Some(spec) = volunteer.core.spec(job).filter(|_| volunteer.life == life) else { return };
+        let goes_on = volunteer.life == life && volunteer.fetching.get(&job) == Some(&fetch);
+        let Some(spec) = volunteer.core.spec(job).filter(|_| goes_on) else { return };
         let missing = spec.blobs().into_iter().find(|blob| !volunteer.blobs.contains(&blob.hash));
         let Some(blob) = missing else {
-            return self.volunteer_event(number, |core, fx| core.on_fetched(job, fx));
+            self.volunteers[number].ready.insert(job);
+            return self.volunteer_event(number, |core, fx| core.on_fetched(Fetch { job, inputs: true }, fx));
         };
         if failures >= FAILURES_MAX {
             return self.give_up(number, job);
         }
         let (now, id) = (self.hub_now(), volunteer.id);
-        let Some(hub) = &mut self.hub else {
-            let again = Event::Wants { volunteer: number, life, job, failures: failures + 1 };
+        let unanswered = self.cut(number).is_some() || self.goes_wrong(self.scenario.faults.loss);
+        let Some(hub) = self.hub.as_mut().filter(|_| !unanswered) else {
+            let again = Event::Wants { volunteer: number, life, job, fetch, failures: failures + 1 };
             return self.agenda.after(ASK_AGAIN, again);
         };
         match hub.tracker.providers(now, id, blob.hash) {
             Answer::From(from) => {
                 let transfer = self.latency() + Duration::from_millis(10);
                 let blob = blob.hash;
-                let arrival = Event::Transferred { volunteer: number, life, job, failures, blob, from };
+                let arrival =
+                    Event::Transferred { volunteer: number, life, job, fetch, failures, blob, from };
                 self.agenda.after(transfer, arrival);
             }
             Answer::Later(pause) => {
                 let latency = self.latency();
-                let again = Event::Wants { volunteer: number, life, job, failures };
+                let again = Event::Wants { volunteer: number, life, job, fetch, failures };
                 self.agenda.after(pause + latency, again);
             }
             Answer::Unknown => self.give_up(number, job),
@@ -66,7 +76,7 @@ impl World<'_> {
         &mut self,
         number: VolunteerNo,
         life: Life,
-        job: JobId,
+        (job, fetch): (JobId, u64),
         failures: u32,
         blob: BlobHash,
         from: PeerId,
@@ -74,18 +84,23 @@ impl World<'_> {
         if self.volunteers[number].life != life {
             return;
         }
-        let has = |world: &Self, peer| {
-            world
-                .volunteers
-                .iter()
-                .any(|other| other.id == peer && other.is_up() && other.blobs.contains(&blob))
+        let is_cut = self.cut(number).is_some();
+        let has = |source: usize| {
+            let other = &self.volunteers[source];
+            other.is_up() && other.blobs.contains(&blob) && self.cut(source).is_some() == is_cut
         };
-        let there = if from == HUB { self.hub.is_some() } else { has(self, from) };
+        let there = if from == HUB {
+            self.hub.is_some() && !is_cut
+        } else {
+            self.volunteer_of(from).is_some_and(has)
+        };
         let failure = self.scenario.faults.transfer_failure;
         let arrived = there && !self.goes_wrong(failure);
+        let told = !is_cut && !self.goes_wrong(self.scenario.faults.loss);
         self.note(format_args!("worker {number}: blob {} from {}: {arrived}", blob.short(), from.short()));
         let id = self.volunteers[number].id;
         if arrived {
+            self.moved = self.agenda.now();
             self.volunteers[number].blobs.insert(blob);
             *(if from == HUB {
                 &mut self.report.blobs_from_coordinator
@@ -93,14 +108,14 @@ impl World<'_> {
                 &mut self.report.blobs_from_peers
             }) += 1;
         }
-        if let Some(hub) = &mut self.hub {
+        if let Some(hub) = self.hub.as_mut().filter(|_| told) {
             if arrived {
                 hub.tracker.announce(id, blob);
             } else {
                 hub.tracker.failed(id, blob);
             }
         }
-        self.wants(number, life, job, failures + u32::from(!arrived));
+        self.wants(number, life, (job, fetch), failures + u32::from(!arrived));
     }
 
     /// Whether a peer hands over an output that digests to what was agreed.
@@ -109,19 +124,22 @@ impl World<'_> {
         if self.goes_wrong(failure) {
             return false;
         }
-        let source = self.volunteers.iter().find(|volunteer| volunteer.id == peer);
-        source.is_some_and(|source| source.is_up() && source.outputs.get(&attempt) == Some(&digest))
+        self.volunteer_of(peer).filter(|number| self.cut(*number).is_none()).is_some_and(|number| {
+            let source = &self.volunteers[number];
+            source.is_up() && source.outputs.get(&attempt) == Some(&digest)
+        })
     }
 
-    /// What a worker's core wants of its blobs.
-    pub(crate) fn act_on_blobs(&mut self, number: VolunteerNo, fx: &mut Effects) {
-        let life = self.volunteers[number].life;
-        for job in fx.fetch.drain(..) {
+    /// Makes jobs ready, each from the beginning.
+    pub(crate) fn fetch(&mut self, number: VolunteerNo, jobs: &[JobId]) {
+        for job in jobs {
+            let volunteer = &mut self.volunteers[number];
+            volunteer.fetches += 1;
+            let (life, fetch) = (volunteer.life, volunteer.fetches);
+            volunteer.fetching.insert(*job, fetch);
             let latency = self.latency();
-            self.agenda.after(latency, Event::Wants { volunteer: number, life, job, failures: 0 });
-        }
-        for attempt in fx.release.drain(..) {
-            self.volunteers[number].outputs.remove(&attempt);
+            let wants = Event::Wants { volunteer: number, life, job: *job, fetch, failures: 0 };
+            self.agenda.after(latency, wants);
         }
     }
 }

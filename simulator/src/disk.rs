@@ -1,5 +1,4 @@
-//! What survives a crash, in maps, and the books that an outside observer keeps of what is written: whatever
-//! happens, they must balance.
+//! What survives a crash, in maps. What must hold of it is in [`invariants`](crate::invariants).
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -8,17 +7,19 @@ use std::{
 
 use talka_core::{
     coordinator::{
-        Batch, CreditDelta, FinalOutput, FinalRow, JobRow, JobSnapshot, LeaseRow, PeerRow, PendingOutput,
-        PendingReport, PendingRow, ShardRow, Snapshot, TaskVerdict,
+        Batch, CreditDelta, FinalRow, JobRow, JobSnapshot, LeaseRow, PeerRow, PendingRow, ShardRow, Snapshot,
     },
     ids::{AttemptId, JobId, LeaseId, PeerId, PeerNo, TaskId},
     job::JobState,
-    limits,
     precedence::Weight,
-    quantities::Credit,
+    quantities::Timestamp,
 };
 
-use crate::{report::Report, truth::Answer};
+use crate::{
+    invariants::{Invariant, ensure},
+    report::Report,
+    truth::Answer,
+};
 
 #[derive(Debug, Default)]
 pub(crate) struct Disk {
@@ -29,15 +30,13 @@ pub(crate) struct Disk {
     finals: BTreeMap<TaskId, FinalRow>,
     credit: BTreeMap<PeerNo, CreditDelta>,
     weights: BTreeMap<PeerNo, Weight>,
-    /// Attempts of the open leases, and whose they are.
-    leased: BTreeMap<AttemptId, PeerNo>,
-    /// Peers that never lie.
-    honest: BTreeSet<PeerId>,
-    /// Tasks whose accepted result is wrong.
-    wrong: u64,
+    numbers: BTreeMap<PeerId, PeerNo>,
+    /// Open leases of each peer, and how many attempts they have.
+    leases_of: BTreeMap<PeerNo, BTreeSet<LeaseId>>,
+    held: BTreeMap<PeerNo, usize>,
 }
 
-fn attempts_of(first: TaskId, last: TaskId) -> RangeInclusive<AttemptId> {
+pub(crate) fn attempts_of(first: TaskId, last: TaskId) -> RangeInclusive<AttemptId> {
     AttemptId { task: first, number: 0 }..=AttemptId { task: last, number: u32::MAX }
 }
 
@@ -45,7 +44,8 @@ fn tasks_of(job: JobId, from: u64) -> RangeInclusive<TaskId> {
     TaskId { job, index: from }..=TaskId { job, index: u64::MAX }
 }
 
-fn items(lease: &LeaseRow) -> impl Iterator<Item = AttemptId> {
+/// The attempts of a lease.
+pub(crate) fn items(lease: &LeaseRow) -> impl Iterator<Item = AttemptId> {
     let job = lease.job;
     lease
         .items
@@ -53,46 +53,48 @@ fn items(lease: &LeaseRow) -> impl Iterator<Item = AttemptId> {
         .map(move |item| AttemptId { task: TaskId { job, index: item.index }, number: item.number })
 }
 
-impl Disk {
-    pub(crate) fn trust(&mut self, peer: PeerId) {
-        self.honest.insert(peer);
-    }
+/// What a store would refuse, too.
+fn sound(holds: bool, what: impl FnOnce() -> String) {
+    ensure(Invariant::Sound, holds, what);
+}
 
+impl Disk {
     pub(crate) fn commit(&mut self, batch: &Batch) {
         for PeerRow { no, id } in &batch.peers {
-            assert_eq!(self.peers.insert(*no, *id), None, "a number is one peer's");
+            sound(self.peers.insert(*no, *id).is_none(), || format!("peer number {no} is given twice"));
+            self.numbers.insert(*id, *no);
         }
         for row in &batch.jobs {
             let before = self.jobs.insert(row.job, (row.clone(), ShardRow::default()));
-            assert!(before.is_none(), "job {} is taken on once", row.job);
+            sound(before.is_none(), || format!("job {} is taken on twice", row.job));
         }
         for (job, row) in &batch.shards {
-            let (_, shard) = self.jobs.get_mut(job).expect("progress of a job that exists");
-            assert!(row.cursor >= shard.cursor && row.attempts >= shard.attempts, "job {job} goes forward");
+            let shard = &mut self.entry(*job).1;
+            let forward = row.cursor >= shard.cursor && row.attempts >= shard.attempts;
+            sound(forward, || format!("job {job} goes back from {shard:?} to {row:?}"));
             *shard = *row;
         }
         for (job, standing) in &batch.standings {
-            self.jobs.get_mut(job).expect("a change of a job that exists").0.standing = *standing;
+            self.entry(*job).0.standing = *standing;
         }
         for (peer, weight) in &batch.weights {
-            assert!(self.peers.contains_key(peer), "a weight of a known peer");
+            sound(self.peers.contains_key(peer), || format!("a weight of peer {peer}, which nobody knows"));
             self.weights.insert(*peer, *weight);
         }
         // An attempt may be leased and reported in one batch, and so may be closed what others opened.
         for lease in batch.leases_opened.values() {
-            self.open_lease(lease);
+            let before = self.leases.insert(lease.lease, LeaseRow::clone(lease));
+            sound(before.is_none(), || format!("lease {} is opened twice", lease.lease));
+            self.leases_of.entry(lease.peer).or_default().insert(lease.lease);
+            *self.held.entry(lease.peer).or_default() += lease.items.len();
         }
         for row in &batch.finals {
             self.finish(row);
         }
         for id in &batch.leases_closed {
-            let lease = self.leases.remove(id).expect("a lease that is closed was open");
-            for attempt in items(&lease) {
-                self.leased.remove(&attempt);
-            }
+            self.close(*id);
         }
         for (id, row) in &batch.pending {
-            assert!(!self.finals.contains_key(&id.task), "{id} is reported although its task is final");
             self.pending.insert(*id, row.clone());
         }
         for (peer, delta) in &batch.credit {
@@ -106,100 +108,96 @@ impl Disk {
         }
     }
 
-    fn open_lease(&mut self, lease: &LeaseRow) {
-        assert!((1..=limits::LEASE_ITEMS_MAX).contains(&lease.items.len()), "a lease of bounded size");
-        for attempt in items(lease) {
-            assert!(
-                !self.finals.contains_key(&attempt.task),
-                "{attempt} is leased although its task is final"
-            );
-            let before = self.leased.insert(attempt, lease.peer);
-            assert_eq!(before, None, "{attempt} is leased to one worker at a time");
-        }
-        assert!(self.leases.insert(lease.lease, lease.clone()).is_none(), "a lease is opened once");
-        let held = self.leases.values().filter(|other| other.peer == lease.peer);
-        let held: usize = held.map(|lease| lease.items.len()).sum();
-        assert!(held <= limits::WORKER_IN_FLIGHT_MAX * 2, "a worker holds a bounded number of attempts");
+    fn entry(&mut self, job: JobId) -> &mut (JobRow, ShardRow) {
+        self.jobs.get_mut(&job).unwrap_or_else(|| panic!("a change of job {job}, which was never taken on"))
     }
 
-    /// A task becomes final: once, by a quorum, paid once to each of it, and no vote is forgotten.
+    fn close(&mut self, id: LeaseId) {
+        let Some(lease) = self.leases.remove(&id) else {
+            return sound(false, || format!("lease {id} is closed and was not open"));
+        };
+        if let Some(leases) = self.leases_of.get_mut(&lease.peer) {
+            leases.remove(&id);
+        }
+        if let Some(held) = self.held.get_mut(&lease.peer) {
+            *held -= lease.items.len();
+        }
+    }
+
     fn finish(&mut self, row: &FinalRow) {
         let task = row.task;
-        let (job, _) = &self.jobs[&task.job];
-        let quorum = job.submission.spec.quorum();
-        let (answer, bundle) = (Answer::right(task), job.submission.spec.bundle.hash);
-        let right = [answer.digest(bundle), answer.digest_without_fuel(bundle)];
-        let voters: BTreeSet<PeerNo> = row.grants.iter().map(|grant| grant.peer).collect();
-        assert_eq!(voters.len(), row.grants.len(), "task {task}: votes of distinct peers");
-        let agreed = row.grants.iter().filter(|grant| grant.agreed);
-        if let TaskVerdict::Agreed { digest, fuel, .. } = row.verdict {
-            let delivered = matches!(row.output, FinalOutput::Inline(_)) || agreed.clone().count() > 0;
-            assert!(delivered, "task {task}: nobody agreed");
-            if matches!(row.output, FinalOutput::Inline(_)) {
-                assert!(agreed.clone().count() >= quorum as usize, "task {task}: a quorum agreed");
-            }
-            for grant in &row.grants {
-                let earned = if grant.agreed { fuel.credit() } else { Credit::ZERO };
-                assert_eq!(grant.credit, earned, "task {task}: paid is the fuel of those who agreed");
-                let honest = self.honest.contains(&self.peers[&grant.peer]);
-                let is_right = right.contains(&digest);
-                assert!(!honest || grant.agreed == is_right, "task {task}: who is honest is right");
-            }
-            if digest == right[0] {
-                assert_eq!(fuel, answer.fuel(), "task {task}: what the digest covers");
-            }
-            self.wrong += u64::from(!right.contains(&digest));
-        } else {
-            assert!(row.grants.is_empty(), "task {task}: nobody is paid where nobody agrees");
-        }
-        self.check_votes(row);
         if row.had_pending {
             self.pending.extract_if(attempts_of(task, task), |_, _| true).for_each(drop);
         }
-        let left = self.pending.range(attempts_of(task, task)).next();
-        assert!(left.is_none(), "task {task} is final and {left:?} still pending");
-        assert!(self.finals.insert(task, row.clone()).is_none(), "task {task} becomes final once");
+        let left = self.pending_of(task).next();
+        sound(left.is_none(), || format!("task {task} is final and {left:?} still pending"));
+        self.finals.insert(task, row.clone());
     }
 
-    /// Every vote that was on record, and so acknowledged, is in the ledger. Large outputs that were not
-    /// delivered are the exception.
-    fn check_votes(&self, row: &FinalRow) {
-        if !matches!(row.verdict, TaskVerdict::Agreed { .. }) {
-            return;
-        }
-        for (attempt, vote) in self.pending.range(attempts_of(row.task, row.task)) {
-            let PendingReport::Execution { output, .. } = &vote.report else { continue };
-            let known =
-                row.grants.iter().any(|grant| (grant.number, grant.peer) == (attempt.number, vote.peer));
-            let exempt = matches!(output, PendingOutput::Remote(_));
-            assert!(known || exempt, "{attempt} was on record and is not in the ledger");
-        }
-    }
-
-    fn end(&mut self, id: JobId, state: JobState, ended: talka_core::quantities::Timestamp) {
-        let (row, shard) = self.jobs.get_mut(&id).expect("the end of a job that exists");
-        assert_eq!(row.state, JobState::Running, "job {id} ends once");
+    fn end(&mut self, id: JobId, state: JobState, ended: Timestamp) {
+        let (row, _) = self.entry(id);
         (row.state, row.ended) = (state, Some(ended));
-        let complete = shard.done + shard.failed == row.submission.spec.inputs.count();
-        assert!(complete || state == JobState::Cancelled, "job {id} is finished when it is complete");
-        for (_, lease) in self.leases.extract_if(.., |_, lease| lease.job == id) {
-            for attempt in items(&lease) {
-                self.leased.remove(&attempt);
-            }
+        let leases: Vec<LeaseId> =
+            self.leases.iter().filter(|(_, lease)| lease.job == id).map(|(lease, _)| *lease).collect();
+        for lease in leases {
+            self.close(lease);
         }
-        let all = TaskId { job: id, index: 0 }..=TaskId { job: id, index: u64::MAX };
+        let all = tasks_of(id, 0);
         self.pending.extract_if(attempts_of(*all.start(), *all.end()), |_, _| true).for_each(drop);
+    }
+
+    // What the observer asks.
+
+    pub(crate) fn job(&self, job: JobId) -> Option<(&JobRow, ShardRow)> {
+        self.jobs.get(&job).map(|(row, shard)| (row, *shard))
+    }
+
+    pub(crate) fn knows(&self, job: JobId) -> bool {
+        self.jobs.contains_key(&job)
+    }
+
+    pub(crate) fn is_final(&self, task: TaskId) -> bool {
+        self.finals.contains_key(&task)
+    }
+
+    /// Who a number stands for, or will when the batch is durable.
+    pub(crate) fn peer(&self, no: PeerNo, batch: &Batch) -> Option<PeerId> {
+        let new = || batch.peers.iter().find(|row| row.no == no).map(|row| row.id);
+        self.peers.get(&no).copied().or_else(new)
+    }
+
+    /// Reports on record of a task that is not final.
+    pub(crate) fn pending_of(&self, task: TaskId) -> impl Iterator<Item = (&AttemptId, &PendingRow)> {
+        self.pending.range(attempts_of(task, task))
+    }
+
+    /// Attempts of a peer's open leases.
+    pub(crate) fn leased_to(&self, peer: PeerId) -> impl Iterator<Item = AttemptId> {
+        let leases = self.numbers.get(&peer).and_then(|no| self.leases_of.get(no));
+        leases.into_iter().flatten().filter_map(|lease| self.leases.get(lease)).flat_map(items)
+    }
+
+    /// How many those are.
+    pub(crate) fn held(&self, peer: PeerNo) -> usize {
+        self.held.get(&peer).copied().unwrap_or(0)
+    }
+
+    pub(crate) fn credit(&self) -> &BTreeMap<PeerNo, CreditDelta> {
+        &self.credit
+    }
+
+    pub(crate) fn leases(&self) -> usize {
+        self.leases.len()
+    }
+
+    pub(crate) fn reports(&self) -> usize {
+        self.pending.len()
     }
 
     /// Whether a report of this attempt is on record, or not needed any more.
     pub(crate) fn has(&self, attempt: AttemptId) -> bool {
         let ended = self.jobs.get(&attempt.task.job).is_none_or(|(row, _)| row.state != JobState::Running);
         ended || self.pending.contains_key(&attempt) || self.finals.contains_key(&attempt.task)
-    }
-
-    /// An answer tells of this job.
-    pub(crate) fn check_taken_on(&self, job: JobId) {
-        assert!(self.jobs.contains_key(&job), "job {job} is acknowledged and not on disk");
     }
 
     pub(crate) fn all_ended(&self) -> bool {
@@ -238,22 +236,14 @@ impl Disk {
         Snapshot { peers: peers.collect(), weights, jobs: self.jobs.iter().map(job).collect() }
     }
 
-    /// The books at the end.
-    pub(crate) fn check_end(&self, report: &mut Report) {
-        assert!(self.leases.is_empty(), "leases outlive their jobs: {:?}", self.leases);
-        assert!(self.pending.is_empty(), "reports outlive their tasks: {:?}", self.pending);
-        let mut sums = BTreeMap::<PeerNo, CreditDelta>::new();
-        for grant in self.finals.values().flat_map(|row| &row.grants) {
-            let sum = sums.entry(grant.peer).or_default();
-            sum.credit += grant.credit;
-            *(if grant.agreed { &mut sum.validated } else { &mut sum.invalid }) += 1;
-        }
-        assert_eq!(sums, self.credit, "credit is the sum of the grants");
+    /// What came of it all.
+    pub(crate) fn sum_up(&self, report: &mut Report) {
         for (id, (row, shard)) in &self.jobs {
             let finals: Vec<&FinalRow> = self.finals.range(tasks_of(*id, 0)).map(|(_, row)| row).collect();
             let done = finals.iter().filter(|row| row.verdict.is_done()).count() as u64;
             let all = finals.len() as u64;
-            assert_eq!((shard.done, shard.done + shard.failed), (done, all), "job {id}: progress");
+            let counted = (shard.done, shard.done + shard.failed);
+            sound(counted == (done, all), || format!("job {id} counts {counted:?} of {done} and {all}"));
             report.jobs += 1;
             report.tasks_done += done;
             report.tasks_failed += all - done;
@@ -263,7 +253,6 @@ impl Disk {
                 |row: &&&FinalRow| !row.verdict.is_done() && Answer::right(row.task).is_meant_to_fail();
             report.tasks_meant_to_fail += finals.iter().filter(fails).count() as u64;
         }
-        report.wrong_accepted = self.wrong;
     }
 
     /// All that became final, for the trace.

@@ -12,13 +12,14 @@ use talka_core::{
     coordinator::{Batch, Capacity, Config, Coordinator, Effects, FetchOutput, Refusal, Report, ToWorker},
     ids::{AttemptId, JobId, PeerId, SessionId},
     job::JobState,
-    limits,
+    mutants::{Mutant, is_active},
     quantities::Timestamp,
     swarm::Tracker,
 };
 
 use crate::{
     agenda::{Event, Life, VolunteerNo},
+    invariants::Step,
     network::{FromWorker, LinkNo},
     world::World,
 };
@@ -60,14 +61,6 @@ enum Answer {
     Cancelled(usize),
 }
 
-/// What an outside observer remembers over the lives of the coordinator.
-#[derive(Debug, Default)]
-pub(crate) struct Books {
-    lives: Life,
-    /// Reports that were sent, by whom.
-    reported: BTreeSet<(AttemptId, VolunteerNo)>,
-}
-
 impl World<'_> {
     /// Time, as the coordinator's clock has it.
     pub(crate) fn hub_now(&self) -> Timestamp {
@@ -76,16 +69,16 @@ impl World<'_> {
     }
 
     pub(crate) fn hub_starts(&mut self) {
-        self.books.lives += 1;
-        let life = self.books.lives;
-        let error = self.scenario.faults.clock_error;
-        let error = self.between(&(Duration::ZERO..=error));
-        let clock_start = if self.happens(0.5) { START + error } else { START - error };
+        self.lives += 1;
+        let life = self.lives;
+        let clock_start = self.clock();
         let mut fx = Effects::default();
+        let config = Config { reconnect_grace: self.scenario.reconnect_grace, ..Config::default() };
         let snapshot = self.disk.snapshot();
         let now = clock_start + self.agenda.now();
-        let coordinator = Coordinator::restore(Config::default(), now, snapshot, &mut fx);
-        coordinator.check_invariants();
+        let coordinator = Coordinator::restore(config, now, snapshot, &mut fx);
+        let jobs = coordinator.jobs(None, usize::MAX);
+        self.observe(Step::Restarted(&jobs));
         let mut hub = Hub {
             life,
             coordinator,
@@ -97,14 +90,43 @@ impl World<'_> {
             tracked: BTreeSet::new(),
             clock_start,
         };
-        for job in hub.coordinator.jobs(None, usize::MAX) {
+        for job in jobs {
             hub.track(job.job);
         }
         self.hub = Some(hub);
+        self.inspect();
         self.note(format_args!("coordinator starts, life {life}"));
         self.hand_on();
         self.agenda.after(TICK, Event::HubTicks(life));
         self.mishap(self.scenario.faults.coordinator_life, Event::HubCrashes(life));
+        self.mishap(self.scenario.faults.clock_jump_every, Event::ClockJumps(life));
+    }
+
+    /// When virtual time was zero, by a clock that may be wrong.
+    fn clock(&mut self) -> Timestamp {
+        let error = self.scenario.faults.clock_error;
+        let error = self.between(&(Duration::ZERO..=error));
+        if self.happens(0.5) { START + error } else { START - error }
+    }
+
+    pub(crate) fn clock_jumps(&mut self, life: Life) {
+        let clock = self.clock();
+        let calm = self.is_calm();
+        let Some(hub) = self.hub.as_mut().filter(|hub| hub.life == life && !calm) else { return };
+        hub.clock_start = clock;
+        self.note(format_args!("the coordinator's clock is set"));
+        self.mishap(self.scenario.faults.clock_jump_every, Event::ClockJumps(life));
+    }
+
+    /// The core's own checks, as often as the scenario wants: they look at everything that is open.
+    fn inspect(&mut self) {
+        let every = self.scenario.inspect_every;
+        if every > 0
+            && self.report.events.is_multiple_of(every)
+            && let Some(hub) = &self.hub
+        {
+            hub.coordinator.check_invariants();
+        }
     }
 
     pub(crate) fn hub_crashes(&mut self, life: Life) {
@@ -138,7 +160,7 @@ impl World<'_> {
         let now = self.hub_now();
         let hub = self.hub.as_mut()?;
         let answer = event(hub, now);
-        hub.coordinator.check_invariants();
+        self.inspect();
         self.hand_on();
         Some(answer)
     }
@@ -151,6 +173,12 @@ impl World<'_> {
         if batch.is_empty() {
             self.release(round);
         } else {
+            if is_active(Mutant::AcknowledgesEarly) {
+                let empty = Round { fx: Effects::default(), answers: vec![] };
+                let early = std::mem::replace(&mut round, empty);
+                self.release(early);
+            }
+            let Some(hub) = &mut self.hub else { return };
             hub.committing = Some((batch, round));
             let life = hub.life;
             let commit = self.scenario.faults.commit.clone();
@@ -171,7 +199,9 @@ impl World<'_> {
         self.report.commits += 1;
         self.report.attempts_leased +=
             batch.leases_opened.values().map(|lease| lease.items.len() as u64).sum::<u64>();
+        self.observe(Step::Commit(batch));
         self.disk.commit(batch);
+        self.moved = self.agenda.now();
         if !batch.finals.is_empty() {
             self.progress = self.progress.max(self.agenda.now());
         }
@@ -196,12 +226,16 @@ impl World<'_> {
         }
         for answer in answers {
             let latency = self.latency();
+            let lost = self.goes_wrong(self.scenario.faults.loss);
             match answer {
                 Answer::Submitted(submitter, Ok(job)) => {
-                    self.disk.check_taken_on(job);
-                    self.agenda.after(latency, Event::Submitted(submitter, job));
+                    self.observe(Step::TakenOn(job));
+                    if !lost {
+                        self.agenda.after(latency, Event::Submitted(submitter, job));
+                    }
                 }
                 Answer::Submitted(_, Err(_)) => {}
+                Answer::Cancelled(_) if lost => {}
                 Answer::Cancelled(submitter) => self.agenda.after(latency, Event::Cancelled(submitter)),
             }
         }
@@ -217,22 +251,25 @@ impl World<'_> {
     }
 
     /// Nothing is acknowledged that is not durable.
-    fn check_acknowledged(&self, session: SessionId, message: &ToWorker) {
+    fn check_acknowledged(&mut self, session: SessionId, message: &ToWorker) {
         let (Some(hub), ToWorker::Settled { attempts, .. }) = (&self.hub, message) else { return };
         let Some(link) = hub.sessions.get(&session) else { return };
         let volunteer = self.links[*link].volunteer;
         let peer = self.volunteers[volunteer].id;
-        for attempt in attempts {
-            assert!(self.books.reported.contains(&(*attempt, volunteer)), "{attempt} is settled unasked");
-            if self.disk.has(*attempt) || self.volunteers[volunteer].invents() {
-                continue;
-            }
-            // It must have been refused.
+        // What is not on record must have been refused, and who invents its attempts may well be.
+        let counts = |attempt: AttemptId| {
             let view = hub.coordinator.explain(attempt.task).ok().flatten();
-            let counts = view.into_iter().flat_map(|view| view.attempts).any(|known| {
+            view.into_iter().flat_map(|view| view.attempts).any(|known| {
                 known.number == attempt.number && known.peer == Some(peer) && known.state != "gone"
-            });
-            assert!(!counts, "{attempt} is settled and not on record");
+            })
+        };
+        let known = self.volunteers[volunteer].invents();
+        let counts: Vec<(AttemptId, bool)> = attempts
+            .iter()
+            .map(|attempt| (*attempt, !known && !self.disk.has(*attempt) && counts(*attempt)))
+            .collect();
+        for (attempt, counts) in counts {
+            self.observe(Step::Settled { attempt, peer, counts });
         }
     }
 
@@ -250,10 +287,25 @@ impl World<'_> {
                 });
             }
             (FromWorker::Reports(reports), Some(session)) => self.reports(volunteer, session, reports),
-            (FromWorker::Leaving, Some(session)) => {
-                self.note(format_args!("worker {volunteer} leaves"));
+            (FromWorker::GivenBack(attempts), Some(session)) => {
+                self.note(format_args!("worker {volunteer} gives back {}", attempts.len()));
+                if self.hub.as_ref().is_some_and(|hub| hub.sessions.contains_key(&session)) {
+                    let peer = self.volunteers[volunteer].id;
+                    self.observe(Step::GivenBack { peer, attempts: &attempts });
+                    self.report.attempts_given_back += attempts.len() as u64;
+                }
                 self.hub_event(|hub, now| {
-                    hub.coordinator.on_leaving(now, session, &[], &mut hub.gathering.fx);
+                    hub.coordinator.on_given_back(now, session, &attempts, &mut hub.gathering.fx);
+                });
+            }
+            (FromWorker::Leaving(keeping), Some(session)) => {
+                self.note(format_args!("worker {volunteer} leaves, keeping {}", keeping.len()));
+                if self.hub.as_ref().is_some_and(|hub| hub.sessions.contains_key(&session)) {
+                    let peer = self.volunteers[volunteer].id;
+                    self.observe(Step::Holding { peer, holding: &keeping });
+                }
+                self.hub_event(|hub, now| {
+                    hub.coordinator.on_leaving(now, session, &keeping, &mut hub.gathering.fx);
                 });
             }
             (message, session) => panic!("{message:?} on {session:?}"),
@@ -276,6 +328,7 @@ impl World<'_> {
         });
         match opened {
             Some(Ok(session)) => {
+                self.observe(Step::Holding { peer, holding });
                 self.report.sessions += 1;
                 self.links[link].session = Some(session);
             }
@@ -284,10 +337,19 @@ impl World<'_> {
     }
 
     fn reports(&mut self, volunteer: VolunteerNo, session: SessionId, reports: Vec<Report>) {
-        assert!(reports.len() <= limits::REPORTS_MAX, "a message of {} reports", reports.len());
         let first = reports.first().map(|report| report.attempt.to_string()).unwrap_or_default();
         self.note(format_args!("worker {volunteer} reports {} attempts, {first} first", reports.len()));
-        self.books.reported.extend(reports.iter().map(|report| (report.attempt, volunteer)));
+        let Some(hub) = self.hub.as_ref().filter(|hub| hub.sessions.contains_key(&session)) else { return };
+        // The core of a replaced session is deaf already.
+        let replaced = hub
+            .sessions
+            .iter()
+            .any(|(other, link)| *other > session && self.links[*link].volunteer == volunteer);
+        if !replaced {
+            let attempts: Vec<AttemptId> = reports.iter().map(|report| report.attempt).collect();
+            let peer = self.volunteers[volunteer].id;
+            self.observe(Step::Reports { peer, attempts: &attempts });
+        }
         self.hub_event(|hub, now| {
             hub.coordinator.on_reports(now, session, reports, &mut hub.gathering.fx);
         });
@@ -306,7 +368,6 @@ impl World<'_> {
         let now = self.hub_now();
         let Some(hub) = &mut self.hub else { return };
         hub.coordinator.on_session_closed(now, session);
-        hub.coordinator.check_invariants();
         if let Some(link) = hub.sessions.remove(&session) {
             let volunteer = self.links[link].volunteer;
             let elsewhere = hub.sessions.values().any(|other| self.links[*other].volunteer == volunteer);

@@ -14,8 +14,13 @@ use talka_core::{
 
 use crate::{
     agenda::{Event, Life, VolunteerNo},
+    invariants::Step,
     world::World,
 };
+
+/// Time until a packet that was lost is sent again; it doubles up to [`RESEND_MAX`].
+const RESEND: Duration = Duration::from_millis(100);
+const RESEND_MAX: Duration = Duration::from_secs(5);
 
 /// A link's number: links are counted over the whole run.
 pub(crate) type LinkNo = usize;
@@ -23,10 +28,15 @@ pub(crate) type LinkNo = usize;
 /// A message of a worker.
 #[derive(Debug, Clone)]
 pub(crate) enum FromWorker {
-    Hello { capacity: Capacity, holding: Vec<AttemptId> },
+    Hello {
+        capacity: Capacity,
+        holding: Vec<AttemptId>,
+    },
     Capacity(Capacity),
     Reports(Vec<Report>),
-    Leaving,
+    GivenBack(Vec<AttemptId>),
+    /// It takes nothing more and keeps these.
+    Leaving(Vec<AttemptId>),
 }
 
 /// A link.
@@ -75,7 +85,9 @@ impl World<'_> {
 
     fn send_up_once(&mut self, link: LinkNo, message: FromWorker) {
         let latency = self.latency();
-        let arrival = self.links[link].upward_until.max(self.agenda.now() + latency);
+        let cut = self.cut(self.links[link].volunteer).filter(|partition| partition.up);
+        let from = cut.map_or(self.agenda.now(), |partition| partition.until);
+        let arrival = self.links[link].upward_until.max(from + latency);
         self.links[link].upward_until = arrival;
         self.agenda.at(arrival, Event::Upward(link, message));
     }
@@ -83,13 +95,16 @@ impl World<'_> {
     /// Returns whether there is room: a worker that does not read its messages loses its session.
     pub(crate) fn send_down(&mut self, link: LinkNo, message: ToWorker) -> bool {
         let latency = self.latency();
+        let cut = self.cut(self.links[link].volunteer).filter(|partition| partition.down);
+        let from = cut.map_or(self.agenda.now(), |partition| partition.until);
         let state = &mut self.links[link];
         if state.downward >= limits::SESSION_QUEUE_MAX {
             return false;
         }
         state.downward += 1;
-        let arrival = state.downward_until.max(self.agenda.now() + latency);
+        let (length, arrival) = (state.downward, state.downward_until.max(from + latency));
         state.downward_until = arrival;
+        self.observe(Step::Queue(length));
         self.agenda.at(arrival, Event::Downward(link, message));
         true
     }
@@ -105,8 +120,15 @@ impl World<'_> {
         self.agenda.after(volunteer, Event::VolunteerNotices(link));
     }
 
+    /// Time on the way. What is lost is sent again, later each time.
     pub(crate) fn latency(&mut self) -> Duration {
         let latency = self.scenario.faults.latency.clone();
-        self.between(&latency)
+        let mut time = self.between(&latency);
+        let mut again = RESEND;
+        while again < RESEND_MAX && self.goes_wrong(self.scenario.faults.loss) {
+            time += again;
+            again *= 2;
+        }
+        time
     }
 }

@@ -27,6 +27,8 @@ pub struct Report {
     pub wrong_accepted: u64,
     /// Attempts that were leased.
     pub attempts_leased: u64,
+    /// Attempts that were taken back from workers that had not begun them.
+    pub attempts_given_back: u64,
     /// Reports that were taken.
     pub attempts_reported: u64,
     /// Commits that became durable.
@@ -59,6 +61,7 @@ impl fmt::Display for Report {
             ("tasks cancelled", self.tasks_cancelled),
             ("wrong results accepted", self.wrong_accepted),
             ("attempts leased", self.attempts_leased),
+            ("attempts given back", self.attempts_given_back),
             ("attempts reported", self.attempts_reported),
             ("commits", self.commits),
             ("sessions", self.sessions),

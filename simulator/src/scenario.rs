@@ -3,12 +3,15 @@
 use std::{ops::RangeInclusive, time::Duration};
 
 use rand::{RngExt, SeedableRng, rngs::StdRng};
+use talka_core::limits;
 
 /// A grid, its jobs and its faults. Where a range is given, each worker, job or message draws from it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Scenario {
     /// Workers that do what they are asked.
     pub honest: u32,
+    /// Workers that do so until their process ends, and never come back.
+    pub deserters: u32,
     /// Workers that report wrong results.
     pub liars: u32,
     /// Whether liars agree on what they say.
@@ -38,6 +41,10 @@ pub struct Scenario {
     pub cancelled: f64,
     /// Time over which the jobs are submitted.
     pub submitted_within: Duration,
+    /// How long a worker that lost its connection keeps its leases.
+    pub reconnect_grace: Duration,
+    /// The core checks itself after one event in so many; never if zero.
+    pub inspect_every: u64,
     /// What goes wrong.
     pub faults: Faults,
 }
@@ -63,8 +70,16 @@ pub struct Faults {
     pub coordinator_life: Option<Duration>,
     /// Time until a process that ended is started again.
     pub downtime: RangeInclusive<Duration>,
-    /// Most by which the coordinator's clock is wrong after a restart, either way.
+    /// Most by which the coordinator's clock is wrong after a restart, or after somebody set it, either way.
     pub clock_error: Duration,
+    /// Mean time until the coordinator's clock is set while it runs.
+    pub clock_jump_every: Option<Duration>,
+    /// Probability that a packet is lost. On a session it is sent again; a request or its answer is not.
+    pub loss: f64,
+    /// Mean time until some workers are cut off.
+    pub partition_every: Option<Duration>,
+    /// How long they are.
+    pub partition: RangeInclusive<Duration>,
     /// Probability that a message of reports arrives twice.
     pub duplicates: f64,
     /// Probability that an attempt gives no result.
@@ -82,6 +97,7 @@ impl Scenario {
     pub fn calm() -> Self {
         Self {
             honest: 8,
+            deserters: 0,
             liars: 0,
             collusion: false,
             droppers: 0,
@@ -96,6 +112,8 @@ impl Scenario {
             large_outputs: 0.25,
             cancelled: 0.0,
             submitted_within: Duration::from_secs(5),
+            reconnect_grace: limits::RECONNECT_GRACE,
+            inspect_every: 1,
             faults: Faults {
                 until: Duration::ZERO,
                 latency: millis(1, 20),
@@ -107,12 +125,59 @@ impl Scenario {
                 coordinator_life: None,
                 downtime: millis(10, 30_000),
                 clock_error: Duration::ZERO,
+                clock_jump_every: None,
+                loss: 0.0,
+                partition_every: None,
+                partition: millis(1, 60_000),
                 duplicates: 0.0,
                 no_result: 0.0,
                 interruption: 0.0,
                 straggle: 0.0,
                 transfer_failure: 0.0,
             },
+        }
+    }
+
+    /// Two thousand workers and some more that mean no good, and everything that can happen does so at times.
+    pub fn crowd(seed: u64) -> Self {
+        let mean = |secs| Some(Duration::from_secs(secs));
+        let calm = Self::calm();
+        Self {
+            honest: 2000,
+            deserters: 50,
+            liars: 60,
+            collusion: seed.is_multiple_of(2),
+            droppers: 20,
+            vandals: 20,
+            slow: 0.05,
+            jobs: 4,
+            tasks: 1000..=5000,
+            quorum: 1..=3,
+            task_time: millis(1000, 10_000),
+            submitted_within: Duration::from_secs(30),
+            inspect_every: 1000,
+            faults: Faults {
+                until: Duration::from_secs(60),
+                latency: millis(5, 200),
+                commit: millis(1, 50),
+                session_life: mean(120),
+                worker_life: mean(120),
+                pause_every: mean(120),
+                coordinator_life: mean(20),
+                downtime: millis(10, 10_000),
+                clock_error: Duration::from_secs(60),
+                clock_jump_every: mean(30),
+                loss: 0.02,
+                partition_every: mean(20),
+                partition: millis(1, 20_000),
+                duplicates: 0.1,
+                no_result: 0.02,
+                interruption: 0.3,
+                straggle: 0.02,
+                transfer_failure: 0.02,
+                ..calm.faults
+            },
+            ..calm
         }
     }
 
@@ -134,11 +199,22 @@ impl Scenario {
         let some = |rng: &mut StdRng, max: u32| {
             if rng.random_bool(0.5) { rng.random_range(0..=max) } else { 0 }
         };
+        let deserters = some(&mut rng, 2);
         let clock_error = Duration::from_secs(u64::from(some(&mut rng, 600)));
         let task_millis = *[10, 200, 2000, 20_000].get(rng.random_range(0..4)).unwrap_or(&10);
         let latency_millis = *[5, 100, 5000].get(rng.random_range(0..3)).unwrap_or(&5);
+        let loss = if rng.random_bool(0.5) { rng.random_range(0.0..=0.3) } else { 0.0 };
+        let often = |rng: &mut StdRng, low: u64, high: u64| {
+            rng.random_bool(0.5).then(|| Duration::from_secs(rng.random_range(low..=high)))
+        };
+        let (partition_every, clock_jump_every) = (often(&mut rng, 10, 60), often(&mut rng, 10, 60));
+        let reconnect_grace =
+            if rng.random_bool(0.5) { Duration::from_secs(2) } else { limits::RECONNECT_GRACE };
+        // Few grids have tasks enough to meet the bounds.
+        let tasks_max = if rng.random_bool(0.1) { 4000 } else { 200 };
         Self {
             honest: rng.random_range(1..=6),
+            deserters,
             liars: some(&mut rng, 3),
             collusion: rng.random(),
             droppers: some(&mut rng, 2),
@@ -147,12 +223,15 @@ impl Scenario {
             slow,
             jobs: rng.random_range(1..=8),
             submitters: rng.random_range(1..=3),
-            tasks: 1..=rng.random_range(1..=200),
+            tasks: 1..=rng.random_range(1..=tasks_max),
             quorum: 1..=rng.random_range(1..=3),
             task_time: millis(1, task_millis),
             large_outputs,
             cancelled,
             submitted_within: until,
+            reconnect_grace,
+            // It looks at everything that is open.
+            inspect_every: if tasks_max > 200 { 100 } else { 1 },
             faults: Faults {
                 until,
                 latency: millis(1, latency_millis),
@@ -164,6 +243,10 @@ impl Scenario {
                 coordinator_life,
                 downtime: millis(10, 30_000),
                 clock_error,
+                clock_jump_every,
+                loss,
+                partition_every,
+                partition: millis(1, 60_000),
                 duplicates,
                 no_result,
                 interruption,

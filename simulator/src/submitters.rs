@@ -96,7 +96,9 @@ impl World<'_> {
             return;
         }
         self.note(format_args!("submitter {submitter} submits"));
-        self.hub_is_asked_to_run(submitter);
+        if !self.goes_wrong(self.scenario.faults.loss) {
+            self.hub_is_asked_to_run(submitter);
+        }
         let retry = self.between(&RETRY);
         self.agenda.after(retry, Event::Submits(submitter));
     }
@@ -117,7 +119,9 @@ impl World<'_> {
         let state = &self.submitters[submitter];
         let Some(job) = state.job.filter(|_| state.cancel != Cancel::Answered) else { return };
         self.note(format_args!("submitter {submitter} cancels job {job}"));
-        self.hub_is_asked_to_cancel(submitter, job);
+        if !self.goes_wrong(self.scenario.faults.loss) {
+            self.hub_is_asked_to_cancel(submitter, job);
+        }
         let retry = self.between(&RETRY);
         self.agenda.after(retry, Event::Cancels(submitter));
     }

@@ -1,11 +1,8 @@
 //! Many grids, each with its own mishaps.
 
-use std::{
-    panic::{AssertUnwindSafe, catch_unwind},
-    time::Duration,
-};
+use std::time::Duration;
 
-use crate::{Report, Scenario, run, run_logged};
+use crate::{Report, Scenario, run, seeds::check};
 
 /// Seeds of one run of the tests.
 const SEEDS: u64 = 200;
@@ -18,27 +15,14 @@ fn seeds() -> std::ops::RangeInclusive<u64> {
     number(first)..=number(last)
 }
 
-/// Runs a rough grid; if something breaks, says with which seed.
+/// A grid in which nothing that must hold breaks.
+fn holds(seed: u64, scenario: &Scenario) -> Report {
+    run(seed, scenario).unwrap_or_else(|violation| panic!("seed {seed}: {violation}\n{scenario:#?}"))
+}
+
+/// The same with a rough one, which anybody can replay.
 fn rough(seed: u64) -> Report {
-    let scenario = Scenario::rough(seed);
-    let report = catch_unwind(AssertUnwindSafe(|| run(seed, &scenario)));
-    report.unwrap_or_else(|_| {
-        let mut last = std::collections::VecDeque::new();
-        let logged = AssertUnwindSafe(|| {
-            run_logged(seed, &scenario, &mut |at, line| {
-                last.push_back(format!("{:>12.3} {line}", at.as_secs_f64()));
-                if last.len() > 60 {
-                    last.pop_front();
-                }
-            })
-        });
-        drop(catch_unwind(logged));
-        let last = Vec::from(last).join("\n");
-        panic!(
-            "seed {seed} fails; its last events were\n{last}\n{scenario:#?}\n\
-             replay it with: TALKA_SEED={seed} cargo test --release -p talka-simulator rough"
-        )
-    })
+    check(seed).unwrap_or_else(|failure| panic!("{failure}"))
 }
 
 #[test]
@@ -58,9 +42,10 @@ fn where_nothing_goes_wrong_nothing_is_done_twice() {
         let quorum = 2;
         // So short that nothing ever takes long, however much a worker was given too early.
         let task_time = Duration::from_millis(1)..=Duration::from_millis(50);
-        let report = run(seed, &Scenario { quorum: quorum..=quorum, task_time, ..Scenario::calm() });
-        assert_eq!(report.attempts_leased, u64::from(quorum) * (report.tasks_done + report.tasks_failed));
-        assert_eq!(report.attempts_reported, report.attempts_leased);
+        let report = holds(seed, &Scenario { quorum: quorum..=quorum, task_time, ..Scenario::calm() });
+        let begun = report.attempts_leased - report.attempts_given_back;
+        assert_eq!(begun, u64::from(quorum) * (report.tasks_done + report.tasks_failed));
+        assert_eq!(report.attempts_reported, begun);
         assert_eq!(report.tasks_failed, report.tasks_meant_to_fail);
         assert!(report.sessions <= 8, "a session lasts");
     }
@@ -71,10 +56,10 @@ fn liars_below_a_quorum_change_nothing() {
     for collusion in [false, true] {
         let mut liars = Scenario { liars: 1, quorum: 2..=2, collusion, ..Scenario::calm() };
         for seed in 1..=20 {
-            assert_eq!(run(seed, &liars).wrong_accepted, 0);
+            assert_eq!(holds(seed, &liars).wrong_accepted, 0);
         }
         liars.liars = 6;
-        let accepted = (1..=20).any(|seed| run(seed, &liars).wrong_accepted > 0);
+        let accepted = (1..=20).any(|seed| holds(seed, &liars).wrong_accepted > 0);
         assert_eq!(accepted, collusion, "voting alone is no help against a ring");
     }
 }
@@ -82,7 +67,7 @@ fn liars_below_a_quorum_change_nothing() {
 #[test]
 fn a_blob_leaves_the_coordinator_about_once() {
     let many = Scenario { honest: 64, jobs: 1, tasks: 1000..=1000, ..Scenario::calm() };
-    let report = run(1, &many);
+    let report = holds(1, &many);
     // A bundle and a dataset for each of 64 workers.
     assert_eq!(report.blobs_from_coordinator + report.blobs_from_peers, 128);
     assert!(report.blobs_from_coordinator <= 16, "{report}");
@@ -92,7 +77,7 @@ fn a_blob_leaves_the_coordinator_about_once() {
 fn workers_that_never_answer_only_delay() {
     let droppers = Scenario { droppers: 2, ..Scenario::calm() };
     for seed in 1..=20 {
-        let report = run(seed, &droppers);
+        let report = holds(seed, &droppers);
         assert_eq!(report.tasks_failed, report.tasks_meant_to_fail, "a lost attempt is no failure");
     }
 }
@@ -112,4 +97,11 @@ fn rough_grids_lose_nothing_and_come_to_an_end() {
         let rough_enough = sum.coordinator_crashes > 100 && sum.worker_crashes > 500;
         assert!(rough_enough && sum.tasks_done > 10_000, "these seeds test little: {sum}");
     }
+}
+
+#[test]
+fn a_crowd_of_thousands_loses_nothing_and_comes_to_an_end() {
+    let report = holds(1, &Scenario::crowd(1));
+    let crowded = report.sessions > 2000 && report.worker_crashes > 500 && report.coordinator_crashes > 1;
+    assert!(crowded, "this tests little: {report}");
 }

@@ -3,13 +3,16 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
+    fmt,
     ops::RangeInclusive,
+    sync::Arc,
     time::Duration,
 };
 
 use talka_core::{
     coordinator::{Capacity, Report, ReportOutcome, ReportOutput, ToWorker},
     ids::{AttemptId, BlobHash, JobId, OutcomeDigest, PeerId, SlotNo, TaskId},
+    job::JobSpec,
     outcome::NoResult,
     quantities::Bytes,
     worker::{Assignment, Effects, Start, Worker},
@@ -17,6 +20,7 @@ use talka_core::{
 
 use crate::{
     agenda::{Event, Life, VolunteerNo},
+    invariants::Step,
     network::{FromWorker, LinkNo},
     truth::Answer,
     world::{TASK_DEADLINE, World},
@@ -28,6 +32,12 @@ const RECONNECT: RangeInclusive<Duration> = Duration::from_millis(100)..=Duratio
 /// Time until a slot that is to stop has stopped.
 const STOP: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_millis(10);
 
+/// Time until a worker acts on what has happened to it: what happens meanwhile is acted on at once.
+const ROUND: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_millis(5);
+
+/// Attempts that a vandal remembers.
+const MEMORY: usize = 64;
+
 /// How many times slower slow workers and unlucky attempts are.
 const SLOWNESS: u32 = 20;
 
@@ -35,9 +45,17 @@ const SLOWNESS: u32 = 20;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Behaviour {
     Honest,
+    /// Honest until it ends, for good.
+    Deserter,
     Liar,
     Dropper,
     Vandal,
+}
+
+impl Behaviour {
+    fn is_honest(self) -> bool {
+        matches!(self, Self::Honest | Self::Deserter)
+    }
 }
 
 /// A volunteer and its worker.
@@ -60,6 +78,20 @@ pub(crate) struct Volunteer {
     runs: u64,
     /// What a dropper claims to hold.
     hoard: BTreeSet<AttemptId>,
+    /// What a vandal was given, in whatever life.
+    memory: VecDeque<AttemptId>,
+    /// Attempts that it has checkpoints of.
+    checkpoints: Vec<(Arc<JobSpec>, AttemptId)>,
+    /// What its core wants done.
+    gathered: Effects,
+    /// Whether it is about to do it.
+    acting: bool,
+    /// Jobs whose blobs it holds ready.
+    pub(crate) ready: BTreeSet<JobId>,
+    /// Jobs that are being made ready, or are: by the number of the fetch.
+    pub(crate) fetching: BTreeMap<JobId, u64>,
+    /// Fetches so far.
+    pub(crate) fetches: u64,
 }
 
 #[derive(Debug, Default)]
@@ -75,6 +107,10 @@ impl Volunteer {
         self.up
     }
 
+    pub(crate) fn link(&self) -> Option<LinkNo> {
+        self.link
+    }
+
     /// Whether it reports what it was never given.
     pub(crate) fn invents(&self) -> bool {
         self.behaviour == Behaviour::Vandal
@@ -86,12 +122,26 @@ impl Volunteer {
     }
 }
 
+impl fmt::Display for Volunteer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { behaviour, up, paused, link, .. } = self;
+        let (load, held) = (self.core.load(), self.core.held());
+        let busy = self.slots.iter().filter(|slot| !slot.batch.is_empty()).count();
+        write!(
+            f,
+            "{behaviour:?} worker, up: {up}, paused: {paused}, link: {link:?}, holds {held}, {load:?}, "
+        )?;
+        write!(f, "{busy} slots busy")
+    }
+}
+
 impl World<'_> {
     /// Everybody that the scenario asks for.
     pub(crate) fn recruit(&mut self) {
         let scenario = self.scenario;
         let kinds = [
             (scenario.honest, Behaviour::Honest),
+            (scenario.deserters, Behaviour::Deserter),
             (scenario.liars, Behaviour::Liar),
             (scenario.droppers, Behaviour::Dropper),
             (scenario.vandals, Behaviour::Vandal),
@@ -101,8 +151,8 @@ impl World<'_> {
             let mut id = [0; 32];
             id[..8].copy_from_slice(&number.to_be_bytes());
             let id = PeerId::new(id);
-            if behaviour == Behaviour::Honest {
-                self.disk.trust(id);
+            if behaviour.is_honest() {
+                self.observer.trust(id);
             }
             let slots = self.pick(scenario.slots.clone());
             let slow = self.happens(scenario.slow);
@@ -120,6 +170,13 @@ impl World<'_> {
                 link: None,
                 runs: 0,
                 hoard: BTreeSet::new(),
+                memory: VecDeque::new(),
+                checkpoints: vec![],
+                gathered: Effects::default(),
+                acting: false,
+                ready: BTreeSet::new(),
+                fetching: BTreeMap::new(),
+                fetches: 0,
             });
             let downtime = self.between(&RECONNECT);
             self.agenda.after(downtime, Event::VolunteerStarts(number));
@@ -128,11 +185,18 @@ impl World<'_> {
 
     pub(crate) fn volunteer_starts(&mut self, number: VolunteerNo) {
         self.note(format_args!("worker {number} starts"));
+        let calm = self.is_calm();
         let volunteer = &mut self.volunteers[number];
+        if calm && volunteer.behaviour == Behaviour::Deserter {
+            return;
+        }
         volunteer.up = true;
         volunteer.paused = false;
         volunteer.life += 1;
         let life = volunteer.life;
+        for (spec, attempt) in std::mem::take(&mut volunteer.checkpoints) {
+            volunteer.core.on_restored(&spec, Assignment { attempt, input: 0..0, inline: None });
+        }
         let faults = &self.scenario.faults;
         self.mishap(faults.worker_life, Event::VolunteerEnds(number, life));
         self.mishap(faults.pause_every, Event::VolunteerPauses(number, life));
@@ -141,16 +205,20 @@ impl World<'_> {
 
     /// Its process is killed, or asked to leave: it says goodbye then. Either way its memory is gone.
     pub(crate) fn volunteer_ends(&mut self, number: VolunteerNo, life: Life) {
-        if self.is_calm() || self.volunteers[number].life != life {
+        let volunteer = &self.volunteers[number];
+        let deserts = volunteer.behaviour == Behaviour::Deserter;
+        if volunteer.life != life || (self.is_calm() && !deserts) {
             return;
         }
         self.report.worker_crashes += 1;
         let leaves = self.happens(0.3);
+        let checkpoints = self.checkpoints(number);
         self.note(format_args!("worker {number} ends, politely: {leaves}"));
         let link = self.volunteers[number].link.take();
         if let Some(link) = link {
             if leaves {
-                self.send_up(link, FromWorker::Leaving);
+                let keeping = checkpoints.iter().map(|(_, attempt)| *attempt).collect();
+                self.send_up(link, FromWorker::Leaving(keeping));
                 let latency = self.scenario.faults.latency.clone();
                 self.agenda.after(*latency.end(), Event::LinkEnds(link));
             } else {
@@ -165,10 +233,37 @@ impl World<'_> {
         volunteer.core = Worker::new(slots);
         volunteer.outputs.clear();
         volunteer.hoard.clear();
+        volunteer.checkpoints = checkpoints;
+        volunteer.gathered = Effects::default();
+        volunteer.acting = false;
+        volunteer.ready.clear();
+        volunteer.fetching.clear();
         volunteer.slots.iter_mut().for_each(|slot| *slot = Slot::default());
-        let downtime = self.scenario.faults.downtime.clone();
-        let downtime = self.between(&downtime);
-        self.agenda.after(downtime, Event::VolunteerStarts(number));
+        if !deserts {
+            let downtime = self.scenario.faults.downtime.clone();
+            let downtime = self.between(&downtime);
+            self.agenda.after(downtime, Event::VolunteerStarts(number));
+        }
+    }
+
+    /// The last ones that will leave do so.
+    pub(crate) fn deserters_leave(&mut self) {
+        for number in 0..self.volunteers.len() {
+            let Volunteer { behaviour, life, .. } = self.volunteers[number];
+            if behaviour == Behaviour::Deserter && self.volunteers[number].up {
+                self.volunteer_ends(number, life);
+            }
+        }
+    }
+
+    /// What it could go on with after it was started again.
+    fn checkpoints(&mut self, number: VolunteerNo) -> Vec<(Arc<JobSpec>, AttemptId)> {
+        let core = &self.volunteers[number].core;
+        let unfinished =
+            core.unfinished().filter_map(|attempt| Some((core.spec(attempt.task.job)?, attempt)));
+        let unfinished: Vec<_> = unfinished.map(|(spec, attempt)| (spec.clone(), attempt)).collect();
+        let share = self.scenario.faults.interruption;
+        unfinished.into_iter().filter(|_| self.goes_wrong(share)).collect()
     }
 
     /// Its owner needs the machine, or needs it no longer.
@@ -195,7 +290,8 @@ impl World<'_> {
         if volunteer.life != life || volunteer.link.is_some() {
             return;
         }
-        let Some(hub) = self.hub.as_ref().map(|hub| hub.life) else {
+        let cut = self.cut(number).is_some();
+        let Some(hub) = self.hub.as_ref().filter(|_| !cut).map(|hub| hub.life) else {
             let pause = self.between(&RECONNECT);
             return self.agenda.after(pause, Event::VolunteerConnects(number, life));
         };
@@ -203,7 +299,7 @@ impl World<'_> {
         holding.extend(&volunteer.hoard);
         let capacity = volunteer.capacity();
         if volunteer.invents() {
-            let attempt = self.invented();
+            let attempt = self.invented(number);
             holding.push(attempt);
         }
         let link = self.link(number, hub);
@@ -236,21 +332,24 @@ impl World<'_> {
             let capacity = self.volunteers[number].capacity();
             self.tell(number, FromWorker::Capacity(capacity));
         }
-        if self.volunteers[number].behaviour == Behaviour::Dropper {
-            return self.volunteers[number].drop_work(&message);
+        match self.volunteers[number].behaviour {
+            Behaviour::Dropper => return self.volunteers[number].drop_work(&message),
+            Behaviour::Vandal => self.volunteers[number].remember(&message),
+            Behaviour::Honest | Behaviour::Deserter | Behaviour::Liar => {}
         }
         self.volunteer_event(number, |core, fx| match message {
             ToWorker::Welcome { unknown } => core.on_welcome(&unknown, fx),
-            ToWorker::Job { job, spec, .. } => core.on_job(job, spec),
+            ToWorker::Job { job, spec, .. } => core.on_job(job, spec, fx),
             ToWorker::Lease(lease) => {
                 let assignment = |item: &talka_core::coordinator::LeaseItem| {
                     let task = TaskId { job: lease.job, index: item.index };
-                    Assignment { attempt: AttemptId { task, number: item.number }, input: 0..0 }
+                    Assignment { attempt: AttemptId { task, number: item.number }, input: 0..0, inline: None }
                 };
                 core.on_lease(lease.job, lease.items.iter().map(assignment).collect(), fx);
             }
             ToWorker::Settled { attempts, released } => core.on_settled(&attempts, &released, fx),
             ToWorker::Cancelled { attempts } => core.on_cancelled(&attempts, fx),
+            ToWorker::Recall { attempts } => core.on_recalled(&attempts, fx),
             ToWorker::Ended { job } => core.on_ended(job, fx),
             ToWorker::Replaced => panic!("the coordinator ends a session that was replaced by itself"),
         });
@@ -262,11 +361,28 @@ impl World<'_> {
         number: VolunteerNo,
         event: impl FnOnce(&mut Worker, &mut Effects),
     ) {
-        let mut fx = Effects::default();
-        let core = &mut self.volunteers[number].core;
-        event(core, &mut fx);
-        core.flush(&mut fx);
-        self.act_on_blobs(number, &mut fx);
+        let volunteer = &mut self.volunteers[number];
+        event(&mut volunteer.core, &mut volunteer.gathered);
+        let (held, life) = (volunteer.core.held(), volunteer.life);
+        let acts = !std::mem::replace(&mut volunteer.acting, true);
+        self.observe(Step::Load(held));
+        if acts {
+            let delay = self.between(&ROUND);
+            self.agenda.after(delay, Event::VolunteerActs(number, life));
+        }
+    }
+
+    /// It acts on what its core wants, in the order in which the production shell does.
+    pub(crate) fn volunteer_acts(&mut self, number: VolunteerNo, life: Life) {
+        let volunteer = &mut self.volunteers[number];
+        if volunteer.life != life {
+            return;
+        }
+        volunteer.acting = false;
+        let mut fx = std::mem::take(&mut volunteer.gathered);
+        volunteer.core.flush(&mut fx);
+        let jobs: Vec<_> = fx.fetch.iter().map(|fetch| fetch.job).collect();
+        self.fetch(number, &jobs);
         for start in fx.start {
             self.start(number, start);
         }
@@ -275,8 +391,18 @@ impl World<'_> {
             let delay = self.between(&STOP);
             self.agenda.after(delay, Event::SlotStops { volunteer: number, slot, run });
         }
+        for given in fx.give_back {
+            self.tell(number, FromWorker::GivenBack(given));
+        }
         for reports in fx.reports {
             self.tell(number, FromWorker::Reports(reports));
+        }
+        for attempt in fx.release {
+            self.volunteers[number].outputs.remove(&attempt);
+        }
+        for job in fx.forget {
+            self.volunteers[number].ready.remove(&job);
+            self.volunteers[number].fetching.remove(&job);
         }
     }
 
@@ -296,9 +422,14 @@ impl World<'_> {
             let twice = volunteer.slots.iter().any(|slot| slot.batch.contains(assignment));
             assert!(!twice, "worker {number} runs {} twice", assignment.attempt);
         }
+        if !volunteer.ready.contains(&start.job) {
+            // As in the production shell: there is nothing to start it with.
+            return;
+        }
         let slot = volunteer.slot(start.slot);
         assert!(slot.batch.is_empty(), "worker {number} starts slot {}, which is busy", start.slot);
         *slot = Slot { run, batch: start.batch.into(), time: Duration::ZERO };
+        self.moved = self.agenda.now();
         self.schedule(number, start.slot, run);
     }
 
@@ -323,13 +454,14 @@ impl World<'_> {
         }
         let Some(assignment) = state.batch.pop_front() else { return };
         let (goes_on, time) = (!state.batch.is_empty(), state.time);
+        self.moved = self.agenda.now();
         let report = self.execute(number, assignment.attempt, time);
         if goes_on {
             self.schedule(number, slot, run);
         }
         self.volunteer_event(number, |core, fx| core.on_finished(slot, report, fx));
         if self.volunteers[number].invents() {
-            let reports = vec![self.invention(), self.invention()];
+            let reports = vec![self.invention(number), self.invention(number)];
             self.tell(number, FromWorker::Reports(reports));
         }
     }
@@ -362,7 +494,7 @@ impl World<'_> {
             let outcome = ReportOutcome::NoResult(NoResult::HostMemory);
             return Report { attempt, outcome, wall_micros: 1000 };
         }
-        let lies = self.volunteers[number].behaviour != Behaviour::Honest && self.happens(0.7);
+        let lies = !self.volunteers[number].behaviour.is_honest() && self.happens(0.7);
         let answer = if lies {
             Answer::wrong(task, (!self.scenario.collusion).then_some(number))
         } else {
@@ -388,14 +520,19 @@ impl World<'_> {
     }
 
     /// An attempt that comes to a vandal's mind.
-    fn invented(&mut self) -> AttemptId {
+    fn invented(&mut self, number: VolunteerNo) -> AttemptId {
+        let memory = self.volunteers[number].memory.len();
+        if memory > 0 && self.happens(0.5) {
+            let place = self.pick(0..=memory - 1);
+            return self.volunteers[number].memory[place];
+        }
         let job = JobId::new(self.pick(0..=u64::from(self.scenario.jobs) + 1));
         let index = self.pick(0..=*self.scenario.tasks.end() + 1);
         AttemptId { task: TaskId { job, index }, number: self.pick(0..=4) }
     }
 
-    fn invention(&mut self) -> Report {
-        let attempt = self.invented();
+    fn invention(&mut self, number: VolunteerNo) -> Report {
+        let attempt = self.invented(number);
         let large = self.happens(0.5);
         let outcome = Answer::wrong(attempt.task, None).outcome(attempt, BlobHash::new([9; 32]), large);
         Report { attempt, outcome, wall_micros: u64::MAX }
@@ -407,14 +544,18 @@ impl Volunteer {
         &mut self.slots[slot.get() as usize]
     }
 
+    /// Keeps in mind what it was given.
+    fn remember(&mut self, message: &ToWorker) {
+        if let ToWorker::Lease(lease) = message {
+            self.memory.extend(crate::disk::items(lease));
+            self.memory.drain(..self.memory.len().saturating_sub(MEMORY));
+        }
+    }
+
     /// Takes work, and that is that.
     fn drop_work(&mut self, message: &ToWorker) {
         if let ToWorker::Lease(lease) = message {
-            let items = lease.items.iter();
-            self.hoard.extend(items.map(|item| {
-                let task = TaskId { job: lease.job, index: item.index };
-                AttemptId { task, number: item.number }
-            }));
+            self.hoard.extend(crate::disk::items(lease));
         }
     }
 }

@@ -14,7 +14,8 @@ use tokio::{sync::mpsc, time::Instant};
 
 use super::SandboxConfig;
 
-const EMPTY: &[u8] = include_bytes!("../../sample-tasks/wasm/empty.wasm");
+/// The program.
+pub(super) const EMPTY: &[u8] = include_bytes!("../../sample-tasks/wasm/empty.wasm");
 
 /// Tasks of one batch: enough that its beginning and its end do not count.
 const BATCH: u32 = 20_000;
@@ -65,7 +66,8 @@ async fn run_batch(executor: &mut Executor, world: &Arc<JobWorld>, count: u32) -
     Ok(elapsed)
 }
 
-fn parts() -> JobParts {
+/// What its tasks have in common.
+pub(super) fn parts() -> JobParts {
     JobParts { datasets: Vec::new(), limits: TaskLimits::default(), seed: 0, clock_secs: CLOCK_SECS_DEFAULT }
 }
 

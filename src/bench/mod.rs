@@ -5,18 +5,32 @@
 //! | [`kernels`] | programs with much to do, natively and in the sandbox |
 //! | [`empty`] | a program with nothing to do |
 //! | [`pass`] | rewriting a large module |
-//! | [`report`] | the figures, as JSON and as a table, and their goals |
+//! | [`report`] | figures of the sandbox, as JSON and as a table, and their goals |
+//! | [`mod@dispatch`] | handing out and taking back |
+//! | [`mod@latency`] | one tiny task, from its submission to its result |
+//! | [`subject`] | the coordinator process that those two measure |
+//! | [`submitter`] | who submits to it |
+//! | [`quantiles`] | medians and tails |
 
+mod dispatch;
 mod empty;
 mod kernels;
+mod latency;
 mod pass;
+mod quantiles;
 mod report;
+mod subject;
+mod submitter;
 
-use std::{process::ExitCode, time::Duration};
+use std::{fmt::Display, process::ExitCode, time::Duration};
 
 use anyhow::Context;
 use talka_worker::sandbox::measure;
 
+pub(crate) use self::{
+    dispatch::{DispatchConfig, dispatch},
+    latency::latency,
+};
 use self::{kernels::KERNELS, report::Report};
 use crate::{output::Out, paths, progress};
 
@@ -63,4 +77,16 @@ fn best(rounds: u32, mut measure: impl FnMut() -> anyhow::Result<Duration>) -> a
         best = best.min(measure()?);
     }
     Ok(best)
+}
+
+/// `value` with as many digits behind the point as mean something.
+fn rounded(value: f64, digits: i32) -> f64 {
+    let scale = 10_f64.powi(digits);
+    (value * scale).round() / scale
+}
+
+/// A figure beside its goal.
+fn verdict(figure: impl Display, goal: impl Display, reached: bool) -> String {
+    let word = if reached { "reached" } else { "missed" };
+    format!("{figure} (goal: {goal}, {word})")
 }

@@ -1,11 +1,11 @@
 //! The figures, and what they should be.
 
-use std::{fmt::Display, time::Duration};
+use std::time::Duration;
 
 use serde::Serialize;
 use talka_worker::sandbox::measure::Variant;
 
-use super::{SandboxConfig, kernels::Times};
+use super::{SandboxConfig, kernels::Times, rounded, verdict};
 use crate::output::Out;
 
 /// Times that a task may take as long as native code: geometric mean over the kernels.
@@ -75,12 +75,6 @@ impl Ratios {
     fn cells(self) -> [String; Variant::ALL.len()] {
         self.values().map(|ratio| format!("{ratio:.2}"))
     }
-}
-
-/// `value` with as many digits behind the point as mean something.
-fn rounded(value: f64, digits: i32) -> f64 {
-    let scale = 10_f64.powi(digits);
-    (value * scale).round() / scale
 }
 
 fn micros(time: Duration) -> f64 {
@@ -176,11 +170,6 @@ impl Report {
             above.map(|kernel| format!("{} {:.2}", kernel.name, kernel.ratios.counted_nan)).collect();
         if above.is_empty() { verdict } else { format!("{verdict}; above it: {}", above.join(", ")) }
     }
-}
-
-fn verdict(figure: impl Display, goal: impl Display, reached: bool) -> String {
-    let word = if reached { "reached" } else { "missed" };
-    format!("{figure} (goal: {goal}, {word})")
 }
 
 fn ratios(times: &Times) -> Ratios {

@@ -1,9 +1,12 @@
 //! `talka bench`.
 
+mod load;
+
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand, builder::FalseyValueParser};
 
+use self::load::{DispatchFlags, LatencyFlags};
 use crate::{
     bench::{self, SandboxConfig},
     error::Failure,
@@ -23,6 +26,10 @@ const ROUNDS_MAX: u32 = 100;
 pub(crate) enum BenchCommand {
     /// Compare the sandbox with bare metal.
     Sandbox(SandboxFlags),
+    /// Find out how many tasks a coordinator hands out, and what each costs it.
+    Dispatch(DispatchFlags),
+    /// Find out how long one tiny task takes, from its submission to its result.
+    Latency(LatencyFlags),
 }
 
 /// `talka bench sandbox`.
@@ -64,6 +71,8 @@ impl BenchCommand {
     pub(crate) async fn run(self, out: Out) -> anyhow::Result<ExitCode> {
         match self {
             Self::Sandbox(flags) => bench::sandbox(flags.try_into()?, out).await,
+            Self::Dispatch(flags) => bench::dispatch(flags.try_into()?, out).await,
+            Self::Latency(flags) => bench::latency(flags.count()?, out).await,
         }
     }
 }

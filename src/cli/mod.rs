@@ -16,6 +16,7 @@ mod peer;
 mod program;
 mod receipt;
 mod run;
+mod simulate;
 mod submit;
 mod task;
 mod worker;
@@ -146,6 +147,8 @@ enum Command {
     /// Measure what things cost on this machine.
     #[command(subcommand)]
     Bench(bench::BenchCommand),
+    /// Run whole grids in virtual time: search them for defects.
+    Simulate(simulate::SimulateFlags),
     /// Find out what is wrong with this machine's setup.
     Doctor(doctor::DoctorFlags),
     /// Print a completion script for a shell.
@@ -176,6 +179,7 @@ impl Command {
             Self::Run(flags) => flags.run(out).await,
             Self::Bundle(command) => command.run(out),
             Self::Bench(command) => command.run(out).await,
+            Self::Simulate(flags) => flags.run(out),
             Self::Doctor(flags) => flags.run(out).await,
             Self::Completions(flags) => flags.run(out),
         }

@@ -13,7 +13,8 @@ use rustix::{
     process::{Pid, Signal, WaitOptions, getpid, kill_process, set_child_subreaper, wait},
 };
 
-use super::{process::Process, screen::Screen};
+use super::screen::Screen;
+use crate::process::Process;
 
 /// How long orphans of the stopped processes may take to notice that they are alone.
 const ORPHANS_MAX: Duration = Duration::from_secs(3);

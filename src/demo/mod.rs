@@ -2,7 +2,6 @@
 //!
 //! | module | subject |
 //! |---|---|
-//! | [`process`] | one child process: started, watched, stopped |
 //! | [`grid`] | all of them, and that none is left behind |
 //! | [`work`] | the two jobs, and following them |
 //! | [`picture`] | tiles into a PNG, and a preview for terminals |
@@ -16,7 +15,6 @@
 mod documents;
 mod grid;
 mod picture;
-mod process;
 mod report;
 mod screen;
 mod work;

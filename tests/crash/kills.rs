@@ -195,13 +195,21 @@ impl Drop for Ends<'_> {
     }
 }
 
-/// All jobs finish, those included whose acknowledgement was lost with a coordinator.
+/// All jobs finish, those included whose acknowledgement was lost with a coordinator. When they don't, what the coordinator says of
+/// them is the failure's text.
 fn finish(grid: &Grid) {
-    until("all jobs to finish", FINISH, || {
-        let jobs = grid.json(["job", "list", "--limit", "1000000"]);
-        let all = jobs.as_array().is_some_and(|jobs| jobs.iter().all(|job| job["state"] == "finished"));
-        all.then_some(())
-    });
+    let list = || grid.json(["job", "list", "--limit", "1000000"]);
+    let begun = Instant::now();
+    while begun.elapsed() < FINISH {
+        let jobs = list();
+        if jobs.as_array().is_some_and(|jobs| jobs.iter().all(|job| job["state"] == "finished")) {
+            return;
+        }
+        thread::sleep(Duration::from_millis(200));
+    }
+    let explained = grid.talka(["job", "explain", "all"]).run().success().text();
+    let peers = grid.json(["peer", "list"]);
+    panic!("not all jobs finished in {FINISH:?}: {:#}\n{explained}\n{peers:#}", list());
 }
 
 /// Everything that was acknowledged is there, and everybody has exactly the credit of what counts.

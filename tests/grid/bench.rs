@@ -39,3 +39,38 @@ fn a_wrong_number_of_rounds_is_refused_before_anything_is_measured() {
     assert_eq!(code, "usage");
     assert!(message.contains("--rounds"), "{message}");
 }
+
+#[test]
+fn dispatching_is_measured_with_workers_that_run_nothing() {
+    let home = tempfile::tempdir().expect("a directory");
+    let args = ["bench", "dispatch", "--tasks", "3000", "--batch", "32", "--workers", "2", "--quorum", "2"];
+    let report = Talka::new(home.path(), args).arg("--json").run().success().json();
+    assert_eq!((&report["tasks"], &report["attempts"]), (&3000.into(), &6000.into()));
+    let fields = ["wall_secs", "tasks_per_sec", "coordinator_cpu_us_per_attempt", "rss_mib"];
+    assert_positive(&report, &fields);
+    assert_positive(&report, &["wire_bytes_per_task", "disk_bytes_per_task"]);
+    for field in ["lease_ms", "report_ms"] {
+        assert_positive(&report[field], &["p50", "p99"]);
+    }
+    assert!(report.get("details").is_none() && report.get("idle").is_none(), "{report}");
+}
+
+#[test]
+fn dispatching_is_measured_with_workers_that_run_the_program() {
+    let home = tempfile::tempdir().expect("a directory");
+    let args = ["bench", "dispatch", "--run", "--tasks", "2000", "--workers", "1", "--idle", "3"];
+    let report = Talka::new(home.path(), args).args(["--details", "--json"]).run().success().json();
+    assert_eq!(report["attempts"], 2000);
+    assert_positive(&report, &["tasks_per_sec", "coordinator_cpu_us_per_attempt"]);
+    assert_positive(&report["details"], &["submit_ms"]);
+    assert_eq!(report["idle"]["sessions"], 3);
+    assert!(report["lease_ms"].is_null() && report["wire_bytes_per_task"].is_null(), "{report}");
+}
+
+#[test]
+fn the_time_to_a_result_is_measured() {
+    let home = tempfile::tempdir().expect("a directory");
+    let report = Talka::new(home.path(), ["bench", "latency", "-n", "5", "--json"]).run().success().json();
+    assert_eq!(report["n"], 5);
+    assert_positive(&report, &["p50_ms", "p99_ms"]);
+}

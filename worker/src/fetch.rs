@@ -15,6 +15,7 @@ use talka_core::{
     job::{BlobRef, Inputs, JobSpec},
     limits,
     outcome::NoResult,
+    worker::Fetch,
 };
 use talka_peer::{
     blobs::BlobStore,
@@ -35,6 +36,9 @@ use crate::{
     slots::ReadyJob,
     world,
 };
+
+/// What the tags of all jobs' blobs begin with.
+pub(crate) const JOB_TAGS: &str = "job/";
 
 /// Why a job can't be made ready.
 #[derive(Debug, thiserror::Error)]
@@ -61,8 +65,11 @@ impl ReadyError {
 pub(crate) struct Fetcher {
     shared: Arc<Shared>,
     events: mpsc::Sender<Event>,
-    /// Jobs that are being made ready.
-    running: HashMap<JobId, AbortOnDropHandle<()>>,
+    /// Jobs that are ready or being made so, with the tag of their blobs: each time another one, so that
+    /// what is let go late is never what is wanted again.
+    running: HashMap<JobId, (String, AbortOnDropHandle<()>)>,
+    /// Times that a job was to be made ready.
+    times: u64,
 }
 
 struct Shared {
@@ -97,28 +104,37 @@ impl Fetcher {
             from_coordinator: AtomicU64::new(0),
             from_peers: AtomicU64::new(0),
         };
-        Self { shared: Arc::new(shared), events, running: HashMap::new() }
+        Self { shared: Arc::new(shared), events, running: HashMap::new(), times: 0 }
     }
 
     /// Makes a job ready and says so.
-    pub(crate) fn fetch(&mut self, job: JobId, spec: Arc<JobSpec>) {
-        let (shared, events) = (self.shared.clone(), self.events.clone());
+    pub(crate) fn fetch(&mut self, fetch: Fetch, spec: Arc<JobSpec>) {
+        self.times += 1;
+        let tag = format!("{JOB_TAGS}{}/{}/", fetch.job, self.times);
+        let (shared, events, blobs_of) = (self.shared.clone(), self.events.clone(), tag.clone());
         let work = tokio::spawn(async move {
-            let ready = shared.ready(job, spec).await.map_err(|error| {
-                tracing::warn!(%job, %error, "a job can't be run");
+            let ready = shared.ready(fetch, &blobs_of, spec).await.map_err(|error| {
+                tracing::warn!(job = %fetch.job, %error, "a job can't be run");
                 error.reason()
             });
             // An error means that the worker stops.
-            drop(events.send(Event::Fetched(job, ready)).await);
+            drop(events.send(Event::Fetched(fetch, ready)).await);
         });
-        self.running.insert(job, AbortOnDropHandle::new(work));
+        if let Some((earlier, _)) = self.running.insert(fetch.job, (tag, AbortOnDropHandle::new(work))) {
+            self.untag(earlier);
+        }
     }
 
     /// A job has ended: its blobs are no longer pinned.
     pub(crate) fn forget(&mut self, job: JobId) {
-        self.running.remove(&job);
+        if let Some((tag, _)) = self.running.remove(&job) {
+            self.untag(tag);
+        }
+    }
+
+    fn untag(&self, tag: String) {
         let blobs = self.shared.blobs.clone();
-        tokio::spawn(async move { blobs.untag(&job_tag(job)).await });
+        tokio::spawn(async move { blobs.untag(&tag).await });
     }
 
     /// Bytes fetched from the coordinator and from other peers.
@@ -128,14 +144,22 @@ impl Fetcher {
     }
 }
 
-fn job_tag(job: JobId) -> String {
-    format!("job/{job}/")
-}
-
 impl Shared {
-    async fn ready(&self, job: JobId, spec: Arc<JobSpec>) -> Result<ReadyJob, ReadyError> {
+    async fn ready(
+        self: &Arc<Self>,
+        fetch: Fetch,
+        tag: &str,
+        spec: Arc<JobSpec>,
+    ) -> Result<ReadyJob, ReadyError> {
+        let data = match &spec.inputs {
+            Inputs::Packed { data, .. } => Some(*data),
+            Inputs::Array { .. } => None,
+        };
         for (number, blob) in spec.blobs().into_iter().enumerate() {
-            let tag = format!("{}{number}", job_tag(job));
+            if Some(blob) == data && !fetch.inputs {
+                continue;
+            }
+            let tag = format!("{tag}{number}");
             self.get(blob, &tag).await?;
         }
         let wasm = self.read(spec.bundle, limits::MODULE_BYTES_MAX).await?;
@@ -146,11 +170,7 @@ impl Shared {
             datasets.push((dataset.name.clone(), dataset.blob.hash, bytes));
         }
         let world = Arc::new(world::job_world(&spec, program, datasets));
-        let data = match &spec.inputs {
-            Inputs::Packed { data, .. } => Some(*data),
-            Inputs::Array { .. } => None,
-        };
-        Ok(ReadyJob { spec, world, data })
+        Ok(ReadyJob { spec, world, data: data.filter(|_| fetch.inputs) })
     }
 
     async fn read(&self, blob: BlobRef, max: u64) -> Result<bytes::Bytes, ReadyError> {
@@ -160,10 +180,19 @@ impl Shared {
     }
 
     /// Fetches one blob from whom the coordinator names, until it is here.
-    async fn get(&self, blob: BlobRef, tag: &str) -> Result<(), ReadyError> {
+    async fn get(self: &Arc<Self>, blob: BlobRef, tag: &str) -> Result<(), ReadyError> {
         /// Sources that are tried before the job is given up for now.
         const TRIES_MAX: usize = 8;
         let failed = |reason: String| ReadyError::Fetch { blob, reason };
+        // In this order, so that it can't be collected in between.
+        if self.blobs.tag(tag, blob.hash).await.is_ok()
+            && matches!(self.blobs.size(blob.hash).await, Ok(Some(size)) if size == blob.size)
+        {
+            // Others may want it from here, but this job need not wait until they know.
+            let this = self.clone();
+            tokio::spawn(async move { this.announce(blob, true).await });
+            return Ok(());
+        }
         let mut last = "no source was named".to_owned();
         for _ in 0..TRIES_MAX {
             let provider = match self.provider(blob).await {

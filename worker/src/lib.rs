@@ -156,6 +156,8 @@ pub async fn run(
     }
     let endpoint = PeerEndpoint::bind(listen).await?;
     let blobs = BlobStore::open(&config.data_dir.join("blobs")).await?;
+    // What a run that was killed had pinned. Jobs that go on pin theirs anew, long before anything is collected.
+    blobs.untag(fetch::JOB_TAGS).await?;
     let (checkpoints, held) = open_checkpoints(&config).await?;
     let connections = ConnectionLimits::default();
     let server = BlobServer::new(&blobs, AdmitAll, None, connections.clone());

@@ -148,6 +148,7 @@ fn event(coordinator: PeerId, trust: &Trust, message: Message) -> Result<Event, 
             released: attempt_ids(settled.released),
         },
         Message::Cancelled(cancelled) => Event::Cancelled(attempt_ids(cancelled.attempts)),
+        Message::Recall(recall) => Event::Recalled(attempt_ids(recall.attempts)),
         Message::Ended(ended) => Event::Ended(talka_core::ids::JobId::new(ended.job)),
     })
 }

@@ -12,7 +12,7 @@ use talka_core::{
     job::JobSpec,
     outcome::NoResult,
     quantities::Bytes,
-    worker::{Assignment, Effects, Start, Worker},
+    worker::{Assignment, Effects, Fetch, Start, Worker},
 };
 use talka_peer::blobs::BlobStore;
 use talka_proto::{
@@ -51,10 +51,12 @@ pub(crate) enum Event {
     Settled { attempts: Vec<AttemptId>, released: Vec<AttemptId> },
     /// Attempts that are not wanted any more.
     Cancelled(Vec<AttemptId>),
+    /// Attempts that somebody else could begin at once.
+    Recalled(Vec<AttemptId>),
     /// A job that has ended.
     Ended(JobId),
     /// A job's blobs are in place, or can't be had.
-    Fetched(JobId, Result<ReadyJob, NoResult>),
+    Fetched(Fetch, Result<ReadyJob, NoResult>),
     /// A slot finished an attempt.
     Finished(Finished),
     /// A slot was stopped.
@@ -208,7 +210,7 @@ impl Shell {
                 }
                 self.worker.on_disconnected();
             }
-            Event::Job(job, spec) => self.worker.on_job(job, spec),
+            Event::Job(job, spec) => self.worker.on_job(job, spec, fx),
             Event::Refused(job) => {
                 self.worker.on_ended(job, fx);
                 self.send(Message::Refused(wire::Refused { jobs: vec![job.get()] }));
@@ -216,13 +218,14 @@ impl Shell {
             Event::Lease(job, items) => self.worker.on_lease(job, items, fx),
             Event::Settled { attempts, released } => self.worker.on_settled(&attempts, &released, fx),
             Event::Cancelled(attempts) => self.worker.on_cancelled(&attempts, fx),
+            Event::Recalled(attempts) => self.worker.on_recalled(&attempts, fx),
             Event::Ended(job) => self.worker.on_ended(job, fx),
-            Event::Fetched(job, Ok(ready)) => {
-                self.ready.insert(job, ready);
-                self.worker.on_fetched(job, fx);
+            Event::Fetched(fetched, Ok(ready)) => {
+                self.ready.insert(fetched.job, ready);
+                self.worker.on_fetched(fetched, fx);
             }
-            Event::Fetched(job, Err(reason)) => {
-                self.worker.on_fetch_failed(job, &ReportOutcome::NoResult(reason), fx);
+            Event::Fetched(fetch, Err(reason)) => {
+                self.worker.on_fetch_failed(fetch.job, &ReportOutcome::NoResult(reason), fx);
             }
             Event::Finished(finished) => {
                 self.note_speed(&finished);
@@ -234,9 +237,9 @@ impl Shell {
     }
 
     fn act(&mut self, fx: Effects) {
-        for job in fx.fetch {
-            if let Some(spec) = self.worker.spec(job) {
-                self.fetcher.fetch(job, spec.clone());
+        for fetch in fx.fetch {
+            if let Some(spec) = self.worker.spec(fetch.job) {
+                self.fetcher.fetch(fetch, spec.clone());
             }
         }
         for start in fx.start {
@@ -249,6 +252,9 @@ impl Shell {
         }
         for reports in fx.reports {
             self.send_reports(&reports);
+        }
+        for given in fx.give_back {
+            self.send(Message::GivenBack(wire::GivenBack { attempts: attempts(&given) }));
         }
         for attempt in fx.release {
             let blobs = self.blobs.clone();

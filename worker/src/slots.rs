@@ -6,7 +6,7 @@ use bytes::Bytes;
 use talka_core::{
     coordinator::{Report, ReportOutcome},
     ids::{AttemptId, InputDigest, PeerId, SlotNo},
-    job::{BlobRef, JobSpec},
+    job::{BlobRef, Inputs, JobSpec},
     outcome::{Execution, NoResult},
     quantities::Fuel,
     worker::Assignment,
@@ -28,7 +28,7 @@ use crate::{
 pub(crate) struct ReadyJob {
     pub(crate) spec: Arc<JobSpec>,
     pub(crate) world: Arc<JobWorld>,
-    /// The packed inputs, if there are any.
+    /// The packed inputs, if there are any that did not come along with their attempts.
     pub(crate) data: Option<BlobRef>,
 }
 
@@ -146,9 +146,14 @@ impl Slot {
     }
 
     async fn inputs(&self, batch: &Batch) -> Result<Vec<TaskInput>, NoResult> {
-        let stdins = match batch.job.data {
-            None => vec![Bytes::new(); batch.assignments.len()],
-            Some(data) => self.read_ranges(data, &batch.assignments).await?,
+        let inline = batch.assignments.iter().map(|item| item.inline.as_deref().map(Bytes::copy_from_slice));
+        let stdins = match (inline.collect::<Option<Vec<_>>>(), batch.job.data) {
+            (Some(stdins), _) => stdins,
+            (None, Some(data)) => self.read_ranges(data, &batch.assignments).await?,
+            (None, None) if matches!(batch.job.spec.inputs, Inputs::Array { .. }) => {
+                vec![Bytes::new(); batch.assignments.len()]
+            }
+            (None, None) => return Err(NoResult::Fetch),
         };
         let spec = &batch.job.spec;
         let pairs = batch.assignments.iter().zip(stdins);
@@ -214,7 +219,7 @@ mod tests {
     fn neighbouring_inputs_are_read_at_once() {
         let item = |input| {
             let task = TaskId { job: JobId::new(1), index: 0 };
-            Assignment { attempt: AttemptId { task, number: 1 }, input }
+            Assignment { attempt: AttemptId { task, number: 1 }, input, inline: None }
         };
         assert_eq!(span(&[item(5..7), item(7..7), item(7..20)]), Some(5..20));
         assert_eq!(span(&[item(5..7), item(8..20)]), None);

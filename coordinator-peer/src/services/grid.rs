@@ -1,8 +1,9 @@
 //! `Grid`: the sessions of workers.
 
-use std::pin::Pin;
+use std::{pin::Pin, sync::Arc};
 
 use futures_util::{Stream, StreamExt};
+use prost::Message as _;
 use talka_core::{
     coordinator::{Report, ToWorker},
     ids::{JobId, SessionId},
@@ -12,17 +13,17 @@ use talka_core::{
 use talka_proto::{
     PROTOCOL,
     convert::{InvalidMessage, attempt_ids, id_bytes, to_worker},
-    wire::{self, grid_server::Grid, worker_message::Message},
+    wire::{self, coordinator_message::Message as ToMessage, grid_server::Grid, worker_message::Message},
 };
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{Context, refused};
 use crate::{
     clock,
-    reactor::{Event, Handle},
-    receipts::{Checker, Unsigned},
+    reactor::{Event, Handle, Stopped},
+    receipts::{Checker, Signed, Unsigned},
 };
 
 /// See the [module](self).
@@ -78,17 +79,29 @@ impl Grid for GridService {
             reactor.send(Event::Named(session, names)).await?;
         }
         let checker = Checker::new(self.0.identity.peer_id(), peer);
-        tokio::spawn(read_session(reactor, checker, session, inbound));
-        Ok(Response::new(self.outbound(messages)))
+        let unanswered = Arc::new(Semaphore::new(limits::SESSION_UNANSWERED_MAX));
+        tokio::spawn(read_session(reactor, checker, session, inbound, unanswered.clone()));
+        Ok(Response::new(self.outbound(messages, unanswered)))
     }
 }
 
 impl GridService {
-    fn outbound(&self, messages: mpsc::Receiver<ToWorker>) -> Outbound {
-        let inputs = self.0.inputs.clone();
+    /// Messages as the worker takes them. With each answer to a message of reports there is room for another one.
+    fn outbound(&self, messages: mpsc::Receiver<ToWorker>, unanswered: Arc<Semaphore>) -> Outbound {
+        let (inputs, blobs) = (self.0.inputs.clone(), self.0.submissions.blobs().clone());
+        // Inputs are read when the worker takes their lease, so that they wait on the disk and not in memory.
         let messages = ReceiverStream::new(messages).filter_map(move |message| {
-            let message = to_worker(message, |job, position| inputs.range(job, position));
-            std::future::ready(message.map(|message| Ok(wire::CoordinatorMessage { message: Some(message) })))
+            if matches!(&message, ToWorker::Settled { attempts, .. } if !attempts.is_empty()) {
+                unanswered.add_permits(1);
+            }
+            let (inputs, blobs) = (inputs.clone(), blobs.clone());
+            async move {
+                let message = match message {
+                    ToWorker::Lease(row) => Some(ToMessage::Lease(inputs.lease(&row, &blobs).await)),
+                    other => to_worker(other),
+                };
+                message.map(|message| Ok(wire::CoordinatorMessage { message: Some(message) }))
+            }
         });
         Box::pin(messages)
     }
@@ -100,13 +113,14 @@ async fn read_session(
     mut checker: Checker,
     session: SessionId,
     mut inbound: Streaming<wire::WorkerMessage>,
+    unanswered: Arc<Semaphore>,
 ) {
     let peer = checker.worker;
     let end = loop {
         match inbound.message().await {
-            Ok(Some(message)) => match event(&reactor, &mut checker, session, message).await {
-                Ok(event) => {
-                    if reactor.send(event).await.is_err() {
+            Ok(Some(message)) => match incoming(&reactor, &mut checker, session, message).await {
+                Ok(incoming) => {
+                    if hand_in(&reactor, session, incoming, &unanswered).await.is_err() {
                         break "the coordinator stops".into();
                     }
                 }
@@ -121,28 +135,60 @@ async fn read_session(
     let _ = reactor.send(Event::Closed(session)).await;
 }
 
-async fn event(
+/// What a worker says.
+enum Incoming {
+    Event(Event),
+    /// Reports, and the bytes as which they came.
+    Reports(Vec<Report>, Option<Signed>, usize),
+}
+
+/// Hands in what a worker says. Who does not take the answers to its reports is not read from either: it waits for
+/// itself, and nothing piles up here.
+async fn hand_in(
+    reactor: &Handle,
+    session: SessionId,
+    incoming: Incoming,
+    unanswered: &Semaphore,
+) -> Result<(), Stopped> {
+    match incoming {
+        Incoming::Event(event) => reactor.send(event).await,
+        Incoming::Reports(reports, signed, bytes) => {
+            // The answer gives it back.
+            unanswered.acquire().await.map_err(|_| Stopped)?.forget();
+            reactor.report(session, reports, signed, bytes).await
+        }
+    }
+}
+
+async fn incoming(
     reactor: &Handle,
     checker: &mut Checker,
     session: SessionId,
     message: wire::WorkerMessage,
-) -> Result<Event, Unsigned> {
-    Ok(match message.message {
+) -> Result<Incoming, Unsigned> {
+    Ok(Incoming::Event(match message.message {
         Some(Message::Capacity(capacity)) => Event::Capacity(session, capacity.try_into()?),
-        Some(Message::Reports(reports)) if reports.reports.len() <= limits::REPORTS_MAX => {
-            let wire::Reports { reports, signature } = reports;
-            let reports: Vec<Report> = reports.into_iter().map(Report::try_from).collect::<Result<_, _>>()?;
+        Some(Message::Reports(reports)) => {
+            let (bytes, signature) = (reports.encoded_len(), reports.signature.clone());
+            let reports = reports_of(reports)?;
             let signed = checker.check(reactor, &reports, &signature).await?;
-            Event::Reports(session, reports, signed)
+            return Ok(Incoming::Reports(reports, signed, bytes));
         }
-        Some(Message::Reports(_)) => {
-            return Err(InvalidMessage::new("reports", "too many in one message").into());
-        }
+        Some(Message::GivenBack(given)) => Event::GivenBack(session, attempt_ids(given.attempts)),
         Some(Message::Leaving(leaving)) => Event::Leaving(session, attempt_ids(leaving.keeping)),
         Some(Message::Refused(refused)) => {
             Event::Refused(session, refused.jobs.into_iter().map(JobId::new).collect())
         }
         Some(Message::Hello(_)) => return Err(InvalidMessage::new("hello", "sent twice").into()),
         None => return Err(InvalidMessage::new("message", "missing").into()),
-    })
+    }))
+}
+
+fn reports_of(message: wire::Reports) -> Result<Vec<Report>, InvalidMessage> {
+    let count = message.reports.len();
+    if !(1..=limits::REPORTS_MAX).contains(&count) {
+        let problem = format!("{count} in one message, not 1 to {}", limits::REPORTS_MAX);
+        return Err(InvalidMessage::new("reports", problem));
+    }
+    message.reports.into_iter().map(Report::try_from).collect()
 }

@@ -6,6 +6,7 @@ use super::{Coordinator, effects::Effects, task::AttemptState};
 use crate::{
     ids::{JobId, LeaseId, PeerNo},
     limits,
+    mutants::{Mutant, is_active},
     quantities::{Bytes, Timestamp},
 };
 
@@ -15,7 +16,10 @@ impl Coordinator {
         self.shares.set_now(now);
         self.shares.pass();
         let mut late = BTreeSet::new();
-        while let Some((due, lease)) = self.deadlines.first().copied().filter(|(due, _)| *due <= now) {
+        let expires = !is_active(Mutant::NeverExpires);
+        while let Some((due, lease)) =
+            self.deadlines.first().copied().filter(|(due, _)| expires && *due <= now)
+        {
             self.deadlines.remove(&(due, lease));
             late.extend(self.expire_lease(lease, fx));
         }
@@ -30,7 +34,9 @@ impl Coordinator {
             self.away.remove(&(due, no));
             let leases: Vec<_> = self.workers.get(&no).map_or(vec![], |w| w.leases.iter().copied().collect());
             for lease in leases {
-                self.expire_lease(lease, fx);
+                if !is_active(Mutant::WaitsForTheLost) {
+                    self.expire_lease(lease, fx);
+                }
             }
         }
         self.relax_blocked();
@@ -38,6 +44,7 @@ impl Coordinator {
             let gone = worker.session.is_none() && worker.leases.is_empty();
             !gone || now.since(worker.last_seen) < limits::WORKER_FORGOTTEN_AFTER
         });
+        self.look_again();
         self.feed(now, fx);
         self.help_stragglers(now, fx);
     }
@@ -78,6 +85,9 @@ impl Coordinator {
     /// Lets peers that gave no result try again where nobody else is there. Who is paused, or sits on
     /// attempts whose time is over, is not there.
     fn relax_blocked(&mut self) {
+        if is_active(Mutant::NeverRelaxes) {
+            return;
+        }
         let expired = |lease: &LeaseId| self.leases.get(lease).is_some_and(|lease| lease.expired);
         let able = self.workers.iter().filter(|(_, worker)| {
             worker.session.is_some() && worker.capacity.slots > 0 && !worker.leases.iter().any(expired)

@@ -22,12 +22,13 @@ use super::{
 use crate::{
     ids::{JobId, LeaseId, PeerId, PeerNo},
     limits,
+    mutants::{Mutant, is_active},
     quantities::{Bytes, Timestamp},
 };
 
 impl Worker {
     /// How long the attempts that it holds take, as far as known.
-    fn backlog(&self, job: JobId, attempts: usize) -> Duration {
+    pub(super) fn backlog(&self, job: JobId, attempts: usize) -> Duration {
         let slots = u32::max(self.capacity.slots, 1);
         let mean = self.mean_micros.get(&job).copied().unwrap_or(0.0);
         let attempts = u32::try_from(attempts).unwrap_or(u32::MAX);
@@ -80,12 +81,13 @@ impl Coordinator {
             self.take_turns(now, woken, fx);
             let Some(job) = self.arrived.pop_first() else {
                 if self.woken.is_empty() {
-                    return;
+                    break;
                 }
                 continue;
             };
             self.feed_job(now, job, fx);
         }
+        self.rebalance(now, fx);
     }
 
     /// Hands a worker leases until it holds enough or there is nothing for it.
@@ -133,10 +135,13 @@ impl Coordinator {
         if worker.capacity.slots == 0 {
             return false;
         }
-        let memory = worker.memory_per_slot();
+        let (memory, is_idle) = (worker.memory_per_slot(), worker.has_idle_slot());
         let (choice, full) = self.choose(peer);
         let Some(Choice { submitter, job: id, room }) = choice else {
             if !full {
+                if is_idle {
+                    self.idle.insert(peer);
+                }
                 self.hungry.insert(peer, memory);
             }
             return false;
@@ -144,7 +149,8 @@ impl Coordinator {
         // Leases are picked by turns among the submitters, so none may take all the room at once.
         let turn = self.shares.turn(submitter, room);
         let Some(job) = self.jobs.get(&id) else { return false };
-        let count = turn.min(self.share(job)).clamp(1, limits::LEASE_ITEMS_MAX);
+        let bound = if is_active(Mutant::LeasesWithoutBound) { usize::MAX } else { limits::LEASE_ITEMS_MAX };
+        let count = turn.min(self.share(job)).clamp(1, bound);
         self.open_lease(now, peer, id, count, fx);
         true
     }

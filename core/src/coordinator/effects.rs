@@ -16,6 +16,7 @@ use crate::{
     },
     job::{BlobRef, JobSpec, JobState, Submission},
     ledger::Names,
+    mutants::{Mutant, is_active},
     outcome::{Exit, NoResult, Output},
     precedence::{Priority, Weight},
     quantities::{Credit, Fuel, Timestamp},
@@ -78,6 +79,11 @@ pub enum ToWorker {
     /// Attempts that are no longer wanted.
     Cancelled {
         /// Not to be started; to be stopped if running.
+        attempts: Vec<AttemptId>,
+    },
+    /// Attempts that somebody else could begin at once: those that are not begun are to be given back.
+    Recall {
+        /// Which.
         attempts: Vec<AttemptId>,
     },
     /// A job has ended: nothing of it is wanted any more.
@@ -165,6 +171,9 @@ impl Batch {
         for grant in &row.grants {
             let delta = self.credit.entry(grant.peer).or_default();
             delta.credit += grant.credit;
+            if is_active(Mutant::PaysTwice) {
+                delta.credit += grant.credit;
+            }
             *(if grant.agreed { &mut delta.validated } else { &mut delta.invalid }) += 1;
         }
         let first = AttemptId { task: row.task, number: 0 };

@@ -8,6 +8,7 @@ use super::{Coordinator, Worker, again::Exclusion, job::Job, shares::SLOT};
 use crate::{
     ids::{PeerId, PeerNo},
     limits,
+    mutants::{Mutant, is_active},
 };
 
 /// Why a worker is passed over.
@@ -137,6 +138,9 @@ impl Coordinator {
         }
         // What it holds of all jobs is to fill its slots and the time for which it is supplied in advance; long
         // tasks fill more than there is room for, so that one of them waits for a slot.
+        if is_active(Mutant::LeasesWithoutBound) {
+            return Ok(most - of_this);
+        }
         let part = u64::from(worker.part_of_slot(job.id, self.config.prefill));
         let room = usize::try_from(free / part).unwrap_or(usize::MAX).max(1);
         Ok(room.min(most - of_this).min(allowed - worker.in_flight))

@@ -35,7 +35,7 @@ impl Coordinator {
             }
             let (mut open_attempts, mut duplicates, mut held) = (0, 0, 0);
             job.again.check_invariants();
-            for (index, task) in &job.open {
+            for (index, task) in job.open.iter() {
                 let mut voters = Vec::new();
                 for attempt in &task.attempts {
                     assert!(attempt.number <= task.last_number, "task {id}/{index}: numbers go up");

@@ -1,13 +1,11 @@
 //! One job: a range of untouched tasks, the touched ones, and counters.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::{collections::BTreeSet, sync::Arc};
 
 use super::{
     again::Again,
     effects::{JobRow, LeaseItem, ShardRow, Standing},
+    open::OpenTasks,
     stragglers::Times,
     task::{Attempt, AttemptState, Task},
 };
@@ -15,6 +13,7 @@ use crate::{
     ids::{JobId, LeaseId, PeerNo},
     job::{JobState, Submission},
     limits,
+    mutants::{Mutant, is_active},
     quantities::Timestamp,
 };
 
@@ -30,7 +29,7 @@ pub(super) struct Job {
     /// Counters and cursor; `low` is kept by [`Job::shard`].
     pub(super) shard: ShardRow,
     /// Touched tasks that are not final.
-    pub(super) open: BTreeMap<u64, Task>,
+    pub(super) open: OpenTasks,
     pub(super) again: Again,
     /// Bytes of outputs of open tasks.
     pub(super) held_bytes: u64,
@@ -58,7 +57,7 @@ impl Job {
             ended,
             standing,
             shard,
-            open: BTreeMap::new(),
+            open: OpenTasks::default(),
             again: Again::default(),
             held_bytes: 0,
             open_attempts: 0,
@@ -86,7 +85,7 @@ impl Job {
 
     /// The row of its progress.
     pub(super) fn shard(&self) -> ShardRow {
-        let low = self.open.keys().next().copied().unwrap_or(self.shard.cursor);
+        let low = self.open.first().unwrap_or(self.shard.cursor);
         ShardRow { low, ..self.shard }
     }
 
@@ -150,17 +149,23 @@ impl Job {
 
     fn begin_attempt(&mut self, index: u64, peer: PeerNo, lease: LeaseId) -> Option<LeaseItem> {
         let task = self.open.get_mut(&index)?;
-        task.last_number += 1;
+        task.last_number += u32::from(task.last_number == 0 || !is_active(Mutant::LeasesAttemptAgain));
         let number = task.last_number;
         task.queued = None;
+        // Most tasks have as many attempts as must agree, and there are many tasks.
+        task.attempts.reserve_exact(1);
         task.attempts.push(Attempt { number, peer, lease, state: AttemptState::Leased });
         self.shard.numbers = self.shard.numbers.max(number);
         self.open_attempts += 1;
         Some(LeaseItem { index, number })
     }
 
-    /// Hands a second attempt at a straggler's task to `peer`.
+    /// Hands a second attempt at a straggler's task to `peer`, unless there was one already: several of its attempts may
+    /// be late.
     pub(super) fn duplicate(&mut self, index: u64, peer: PeerNo, lease: LeaseId) -> Option<LeaseItem> {
+        if self.open.get(&index)?.duplicate.is_some() {
+            return None;
+        }
         let item = self.begin_attempt(index, peer, lease)?;
         let task = self.open.get_mut(&index)?;
         task.duplicate = Some(item.number);

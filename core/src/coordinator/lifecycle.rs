@@ -56,7 +56,7 @@ impl Coordinator {
             return Ok(());
         }
         self.shares.set_now(now);
-        let open: Vec<u64> = job.open.keys().copied().collect();
+        let open: Vec<u64> = job.open.keys().collect();
         let mut unwanted = BTreeMap::<PeerNo, Vec<AttemptId>>::new();
         for index in open {
             self.drop_task(TaskId { job: id, index }, &mut unwanted, fx);

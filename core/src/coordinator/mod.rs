@@ -24,7 +24,9 @@ mod hungry;
 mod invariants;
 mod job;
 mod lifecycle;
+mod open;
 mod quota;
+mod rebalance;
 mod receipts;
 mod reports;
 mod restore;
@@ -129,6 +131,10 @@ struct Worker {
     held: u64,
     /// Attempts that it may hold beside those.
     quota: Quota,
+    /// Attempts that it was asked to give back if it has not begun them, and has not answered.
+    recalled: BTreeSet<AttemptId>,
+    /// Attempts among those that it did not give back: there is no use in asking again.
+    begun: BTreeSet<AttemptId>,
     /// Jobs that this session was told about.
     told: BTreeSet<JobId>,
     /// Those among them that it does not run.
@@ -168,8 +174,12 @@ pub struct Coordinator {
     away: BTreeSet<(Timestamp, PeerNo)>,
     next_lease: LeaseId,
     hungry: Hungry,
+    /// Workers with a slot that has nothing to do, since work was looked for elsewhere.
+    idle: BTreeSet<PeerNo>,
     /// Workers that have lost work, or may hold more, since they were last served.
     woken: BTreeSet<PeerNo>,
+    /// The attempt whose report is being taken: it is in no batch yet.
+    judged: Option<AttemptId>,
     /// Jobs with work that has arrived since the hungry workers were last served.
     arrived: BTreeSet<JobId>,
 }
@@ -191,7 +201,9 @@ impl Coordinator {
             away: BTreeSet::new(),
             next_lease: LeaseId::new(1),
             hungry: Hungry::default(),
+            idle: BTreeSet::new(),
             woken: BTreeSet::new(),
+            judged: None,
             arrived: BTreeSet::new(),
         }
     }
@@ -225,6 +237,8 @@ impl Coordinator {
         worker.capacity = capacity;
         worker.told.clear();
         worker.refused.clear();
+        worker.recalled.clear();
+        worker.begun.clear();
         worker.last_seen = now;
         let unknown = self.reconcile(now, no, holding, fx);
         fx.messages.push((session, ToWorker::Welcome { unknown }));
@@ -272,6 +286,7 @@ impl Coordinator {
         self.hungry.remove(no);
         if let Some(worker) = self.workers.get_mut(&no).filter(|worker| worker.session == Some(session)) {
             worker.session = None;
+            worker.recalled.clear();
             worker.last_seen = now;
             self.away.insert((now + self.config.reconnect_grace, no));
         }

@@ -13,6 +13,7 @@ use crate::{
     ids::{AttemptId, InputDigest, OutcomeDigest, PeerId, PeerNo, SessionId, TaskId},
     job::{BlobRef, JobState, TaskLimits},
     limits,
+    mutants::{Mutant, is_active},
     outcome::{Exit, NoResult, Output},
     quantities::{Credit, Fuel, Timestamp},
     validation::{self, Agreed, Verdict},
@@ -27,6 +28,13 @@ pub struct Report {
     pub outcome: ReportOutcome,
     /// How long it took.
     pub wall_micros: u64,
+}
+
+impl Report {
+    /// Whether its output stays with the worker for now.
+    pub(crate) fn is_remote(&self) -> bool {
+        matches!(&self.outcome, ReportOutcome::Execution { output: ReportOutput::Remote { .. }, .. })
+    }
 }
 
 /// See [`Report`].
@@ -96,10 +104,13 @@ impl Coordinator {
         for report in reports {
             let id = report.attempt;
             attempts.push(id);
-            if self.take_report(now, peer, report, fx) == Receipt::Released {
+            // What came along is nowhere else, so there is nothing to be released.
+            let is_remote = report.is_remote();
+            if self.take_report(now, peer, report, fx) == Receipt::Released && is_remote {
                 released.push(id);
             }
             self.evaluate(now, id.task, fx);
+            self.keep_report(id, fx);
         }
         if let Some(worker) = self.workers.get_mut(&peer) {
             worker.last_seen = now;
@@ -118,11 +129,15 @@ impl Coordinator {
         let task_limits = job.submission.spec.limits;
         let Some(task) = job.open.get_mut(&id.task.index) else { return Receipt::Released };
         let known = task.inline_outcomes();
-        let Some(attempt) = task.attempt_mut(id.number).filter(|attempt| attempt.peer == peer) else {
+        let Some(attempt) = task
+            .attempt_mut(id.number)
+            .filter(|attempt| attempt.peer == peer || is_active(Mutant::CountsForeign))
+        else {
             return Receipt::Released;
         };
         match &attempt.state {
             AttemptState::Leased | AttemptState::Expired => {}
+            AttemptState::Gone if is_active(Mutant::CountsGivenUp) => {}
             AttemptState::Gone | AttemptState::NoResult(_) => return Receipt::Released,
             AttemptState::Reported(earlier) => {
                 let remote = matches!(earlier.output, PendingOutput::Remote(_));
@@ -150,15 +165,26 @@ impl Coordinator {
             },
         };
         job.shard.attempts += 1;
-        let row = match &state {
-            AttemptState::Reported(reported) => reported.to_row(),
-            AttemptState::NoResult(reason) => PendingReport::NoResult(*reason),
-            _ => return receipt,
-        };
-        fx.batch.pending.insert(id, PendingRow { peer, report: row });
+        self.judged = Some(id);
         self.note_time(now, peer, id, &state, report.wall_micros);
         self.set_state(id, state, fx);
         receipt
+    }
+
+    /// Puts the report that was just taken into the batch, unless its task is final and needs it no more.
+    fn keep_report(&mut self, id: AttemptId, fx: &mut Effects) {
+        if self.judged.take() != Some(id) || is_active(Mutant::ForgetsReports) {
+            return;
+        }
+        let job = self.jobs.get_mut(&id.task.job);
+        let attempt = job.and_then(|job| job.open.get_mut(&id.task.index)?.attempt_mut(id.number));
+        let Some(attempt) = attempt else { return };
+        let report = match &attempt.state {
+            AttemptState::Reported(reported) => reported.to_row(),
+            AttemptState::NoResult(reason) => PendingReport::NoResult(*reason),
+            AttemptState::Leased | AttemptState::Expired | AttemptState::Gone => return,
+        };
+        fx.batch.pending.insert(id, PendingRow { peer: attempt.peer, report });
     }
 
     /// Decides what becomes of a task after something about it changed.
@@ -166,7 +192,7 @@ impl Coordinator {
         let Some(job) = self.jobs.get_mut(&id.job).filter(|job| job.state == JobState::Running) else {
             return;
         };
-        let quorum = job.quorum();
+        let quorum = job.quorum() - u32::from(is_active(Mutant::HurriesQuorum) && job.quorum() > 1);
         let Some(task) = job.open.get_mut(&id.index).filter(|task| !task.collecting) else { return };
         fx.changed.insert(id.job);
         if let Verdict::Agreed(agreed) = validation::judge(quorum, task.votes()) {
@@ -269,7 +295,7 @@ impl Coordinator {
         let had_pending = reports.clone().any(|attempt| {
             let id = AttemptId { task: id, number: attempt.number };
             let replaced = matches!(attempt.state, AttemptState::NoResult(NoResult::Fetch));
-            replaced || !fx.batch.pending.contains_key(&id)
+            replaced || (self.judged != Some(id) && !fx.batch.pending.contains_key(&id))
         });
         let attempts = u32::try_from(reports.count()).unwrap_or(u32::MAX);
         self.release_outputs(id, &task, fx);
@@ -279,6 +305,11 @@ impl Coordinator {
         job.shard.credit += grants.iter().map(|grant| grant.credit).sum();
         fx.batch.shards.insert(id.job, job.shard());
         let complete = job.is_complete();
+        if is_active(Mutant::ReopensFinals) {
+            let again = Task { last_number: task.last_number, ..Task::default() };
+            job.open.insert(id.index, again);
+            job.requeue(id.index, false);
+        }
         let row = FinalRow { task: id, verdict, attempts, grants, output, had_pending };
         self.judge_workers(&task, &row);
         fx.batch.add_final(now, row);
@@ -318,10 +349,19 @@ fn grants(task: &Task, agreed: Agreed) -> Vec<Grant> {
     let earned = agreed.earned(task.votes()).credit();
     let grant = |(attempt, reported): (&Attempt, &Reported)| {
         let agreed = agreed.includes(reported.vote());
-        let credit = if agreed { earned } else { Credit::ZERO };
+        let claimed = reported.fuel.credit();
+        let credit = match agreed {
+            true if is_active(Mutant::PaysClaims) => claimed,
+            true => earned,
+            false => Credit::ZERO,
+        };
         Grant { peer: attempt.peer, number: attempt.number, agreed, credit }
     };
-    task.reported().map(grant).collect()
+    // There are many rows, and most have few votes.
+    let mut grants = Vec::with_capacity(task.attempts.len());
+    let counts = |grant: &Grant| grant.agreed || !is_active(Mutant::ForgetsVotes);
+    grants.extend(task.reported().map(grant).filter(counts));
+    grants
 }
 
 /// What has to be fetched before a task that was agreed on is final.

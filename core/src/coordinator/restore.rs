@@ -10,6 +10,7 @@ use super::{
 use crate::{
     ids::{AttemptId, LeaseId, PeerNo, TaskId},
     job::JobState,
+    mutants::{Mutant, is_active},
     precedence::Weight,
     quantities::Timestamp,
 };
@@ -75,7 +76,7 @@ impl Coordinator {
         }
         let Some(job) = self.jobs.get_mut(&id) else { return };
         // Every touched task that is not final is open, whether or not an attempt of it is known.
-        let last_number = job.shard.numbers;
+        let last_number = if is_active(Mutant::ReusesNumbers) { 0 } else { job.shard.numbers };
         let untried = |index| (index, Task { last_number, ..Task::default() });
         job.open = snapshot.open.into_iter().map(untried).collect();
         for (attempt, row) in snapshot.pending {
@@ -106,7 +107,7 @@ impl Coordinator {
             }
         }
         job.open_attempts = open_items.values().map(|open| *open as u64).sum();
-        let open: Vec<u64> = job.open.keys().copied().collect();
+        let open: Vec<u64> = job.open.keys().collect();
         for lease in snapshot.leases {
             match open_items.get(&lease.lease) {
                 None => drop(fx.batch.leases_closed.insert(lease.lease)),

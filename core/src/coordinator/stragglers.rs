@@ -113,8 +113,7 @@ impl Coordinator {
                     return;
                 }
                 if let Some(helper) = self.helper(id, index) {
-                    self.open_duplicate(now, helper, id, index, fx);
-                    budget -= 1;
+                    budget -= u64::from(self.open_duplicate(now, helper, id, index, fx));
                 }
             }
         }
@@ -171,12 +170,24 @@ impl Coordinator {
         })
     }
 
-    fn open_duplicate(&mut self, now: Timestamp, peer: PeerNo, id: JobId, index: u64, fx: &mut Effects) {
+    /// Returns whether it did.
+    fn open_duplicate(
+        &mut self,
+        now: Timestamp,
+        peer: PeerNo,
+        id: JobId,
+        index: u64,
+        fx: &mut Effects,
+    ) -> bool {
         let lease = self.next_lease;
-        let Some(job) = self.jobs.get_mut(&id).filter(|job| job.state == JobState::Running) else { return };
-        if let Some(item) = job.duplicate(index, peer, lease) {
+        let Some(job) = self.jobs.get_mut(&id).filter(|job| job.state == JobState::Running) else {
+            return false;
+        };
+        let item = job.duplicate(index, peer, lease);
+        if let Some(item) = item {
             self.grant_lease(now, peer, id, vec![item], fx);
         }
+        item.is_some()
     }
 }
 

@@ -8,6 +8,7 @@ use super::{
 };
 use crate::{
     ids::{InputDigest, LeaseId, OutcomeDigest, PeerNo},
+    mutants::{Mutant, is_active},
     outcome::{Exit, NoResult, Output},
     quantities::Fuel,
     validation::Vote,
@@ -109,6 +110,7 @@ impl Task {
     /// those who could not give a result, because another machine may.
     pub(super) fn exclusion(&self, relaxed: bool) -> Exclusion {
         let excluded = self.attempts.iter().filter(|attempt| match attempt.state {
+            _ if is_active(Mutant::AsksTwice) => false,
             AttemptState::Leased | AttemptState::Expired | AttemptState::Reported(_) => true,
             AttemptState::NoResult(_) => !relaxed,
             AttemptState::Gone => false,

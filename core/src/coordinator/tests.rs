@@ -6,6 +6,7 @@ mod grid;
 mod outputs;
 mod quota;
 mod random;
+mod rebalance;
 mod receipts;
 mod restart;
 mod resumed;

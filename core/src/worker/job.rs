@@ -2,32 +2,87 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
-use super::Assignment;
-use crate::job::JobSpec;
+use super::{Assignment, Fetch};
+use crate::{
+    ids::JobId,
+    job::{Inputs, JobSpec},
+};
 
 #[derive(Debug)]
 pub(super) struct Job {
     pub(super) spec: Arc<JobSpec>,
     pub(super) blobs: Blobs,
+    /// Whether an attempt was ever queued whose input did not come along.
+    needs_inputs: bool,
     pub(super) queue: VecDeque<Queued>,
     pub(super) mean_micros: Option<f64>,
 }
 
 #[derive(Debug)]
 pub(super) struct Queued {
-    /// Number of the lease that brought it, in the order of arrival.
+    /// Number of the lease that brought it, in the order of arrival; 0 when it was begun before.
     pub(super) arrival: u64,
     pub(super) assignment: Assignment,
+}
+
+impl Queued {
+    /// Whether nothing was ever done for it.
+    pub(super) fn is_fresh(&self) -> bool {
+        self.arrival > 0
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Blobs {
     Unrequested,
-    Fetching,
-    Ready,
+    /// On their way, with the packed inputs or without.
+    Fetching {
+        inputs: bool,
+    },
+    /// Here.
+    Ready {
+        inputs: bool,
+    },
 }
 
 impl Job {
+    pub(super) fn new(spec: Arc<JobSpec>) -> Self {
+        let (blobs, queue) = (Blobs::Unrequested, VecDeque::new());
+        Self { spec, blobs, needs_inputs: false, queue, mean_micros: None }
+    }
+
+    /// What is to be fetched now for the attempts that wait: the rest, when the packed inputs were not needed before.
+    pub(super) fn request_blobs(&mut self, job: JobId) -> Option<Fetch> {
+        let packed = matches!(self.spec.inputs, Inputs::Packed { .. });
+        let is_missing = |queued: &Queued| queued.assignment.inline.is_none();
+        self.needs_inputs = packed && (self.needs_inputs || self.queue.iter().any(is_missing));
+        let inputs = self.needs_inputs;
+        let asked = match self.blobs {
+            Blobs::Unrequested => self.queue.is_empty(),
+            Blobs::Fetching { inputs: asked } | Blobs::Ready { inputs: asked } => asked || !inputs,
+        };
+        if asked {
+            return None;
+        }
+        self.blobs = Blobs::Fetching { inputs };
+        Some(Fetch { job, inputs })
+    }
+
+    /// A fetch that a larger one has overtaken changes nothing.
+    pub(super) fn note_fetched(&mut self, fetched: Fetch) {
+        let wanted = match self.blobs {
+            Blobs::Unrequested => false,
+            Blobs::Fetching { inputs } | Blobs::Ready { inputs } => inputs,
+        };
+        if fetched.inputs || !wanted {
+            self.blobs = Blobs::Ready { inputs: fetched.inputs };
+        }
+    }
+
+    pub(super) fn is_ready(&self) -> bool {
+        matches!(self.blobs, Blobs::Ready { .. })
+    }
+
     /// Attempts for one slot: about [`BATCH_MICROS`] of work, and no more than its even share.
     #[expect(
         clippy::cast_possible_truncation,

@@ -1,10 +1,13 @@
 //! The worker, event by event, with slots that do what they are told.
 
+mod inline;
+mod recalled;
+
 use std::{collections::BTreeMap, ops::Range, sync::Arc};
 
 use proptest::prelude::*;
 
-use super::{Assignment, Effects, Load, Running, Start, Worker};
+use super::{Assignment, Effects, Fetch, Load, Running, Start, Worker};
 use crate::{
     coordinator::{Report, ReportOutcome, ReportOutput},
     ids::{AttemptId, BlobHash, InputDigest, JobId, OutcomeDigest, SlotNo, TaskId},
@@ -17,6 +20,12 @@ use crate::{
 /// The only job of most scripts.
 const JOB: JobId = JobId::new(1);
 const OTHER: JobId = JobId::new(2);
+/// What that job needs: there are no packed inputs.
+const PROGRAM: Fetch = Fetch { job: JOB, inputs: false };
+
+fn all_of(job: JobId) -> Fetch {
+    Fetch { job, inputs: true }
+}
 
 fn attempt_of(job: JobId, index: u64) -> AttemptId {
     AttemptId { task: TaskId { job, index }, number: 1 }
@@ -31,7 +40,7 @@ fn attempts(indices: Range<u64>) -> Vec<AttemptId> {
 }
 
 fn assignments(job: JobId, indices: Range<u64>) -> Vec<Assignment> {
-    indices.map(|index| Assignment { attempt: attempt_of(job, index), input: 0..0 }).collect()
+    indices.map(|index| Assignment { attempt: attempt_of(job, index), input: 0..0, inline: None }).collect()
 }
 
 fn report(attempt: AttemptId, bytes: usize, wall_micros: u64) -> Report {
@@ -75,8 +84,8 @@ impl Rig {
     }
 
     fn introduce(&mut self, job: JobId) {
-        self.worker.on_job(job, Arc::new(spec(1000, 1)));
-        self.act(|worker, fx| worker.on_fetched(job, fx));
+        self.act(|worker, fx| worker.on_job(job, Arc::new(spec(1000, 1)), fx));
+        self.act(|worker, fx| worker.on_fetched(all_of(job), fx));
     }
 
     fn act(&mut self, event: impl FnOnce(&mut Worker, &mut Effects)) {
@@ -157,16 +166,32 @@ fn a_jobs_blobs_are_fetched_once_before_its_first_attempt() {
     let mut worker = Worker::new(2);
     let mut fx = Effects::default();
     worker.on_welcome(&[], &mut fx);
-    worker.on_job(JOB, Arc::new(spec(10, 1)));
+    worker.on_job(JOB, Arc::new(spec(10, 1)), &mut fx);
     assert_eq!(fx.fetch, [], "not before there is something to run");
     worker.on_lease(JOB, assignments(JOB, 0..1), &mut fx);
     worker.on_lease(JOB, assignments(JOB, 1..3), &mut fx);
-    assert_eq!(fx.fetch, [JOB]);
+    assert_eq!(fx.fetch, [PROGRAM]);
     assert!(fx.start.is_empty());
     assert_eq!(worker.load(), Load { fetching: 3, ..Load::default() });
-    worker.on_fetched(JOB, &mut fx);
+    worker.on_fetched(all_of(JOB), &mut fx);
     assert_eq!(fx.start.len(), 2);
     assert_eq!(worker.load(), Load { queued: 1, running: 2, ..Load::default() });
+}
+
+/// A shell gathers what several messages lead to: after a lost session, the welcome, the job and its lease come at once.
+#[test]
+fn a_job_that_comes_again_at_once_is_fetched_and_not_forgotten() {
+    let mut worker = Worker::new(1);
+    let mut fx = Effects::default();
+    worker.on_welcome(&[], &mut fx);
+    worker.on_job(JOB, Arc::new(spec(10, 1)), &mut fx);
+    worker.on_disconnected();
+    let mut fx = Effects::default();
+    worker.on_welcome(&[], &mut fx);
+    assert_eq!(fx.forget, [JOB], "nothing of it is held");
+    worker.on_job(JOB, Arc::new(spec(10, 1)), &mut fx);
+    worker.on_lease(JOB, assignments(JOB, 0..1), &mut fx);
+    assert_eq!((fx.fetch, fx.forget), (vec![PROGRAM], vec![]), "or what is fetched would be thrown away");
 }
 
 #[test]
@@ -174,7 +199,7 @@ fn a_job_that_cannot_be_fetched_gives_no_result_and_is_tried_again() {
     let mut worker = Worker::new(1);
     let mut fx = Effects::default();
     worker.on_welcome(&[], &mut fx);
-    worker.on_job(JOB, Arc::new(spec(10, 1)));
+    worker.on_job(JOB, Arc::new(spec(10, 1)), &mut fx);
     worker.on_lease(JOB, assignments(JOB, 0..2), &mut fx);
     let mut fx = Effects::default();
     worker.on_fetch_failed(JOB, &ReportOutcome::NoResult(NoResult::Fetch), &mut fx);
@@ -182,7 +207,7 @@ fn a_job_that_cannot_be_fetched_gives_no_result_and_is_tried_again() {
     assert_eq!(reported, attempts(0..2));
     let mut fx = Effects::default();
     worker.on_lease(JOB, assignments(JOB, 2..3), &mut fx);
-    assert_eq!(fx.fetch, [JOB]);
+    assert_eq!(fx.fetch, [PROGRAM]);
 }
 
 #[test]
@@ -664,11 +689,11 @@ fn what_has_a_checkpoint_is_held_over_a_restart_and_goes_on() {
     assert_eq!(rig.worker.holding(), attempts(3..5));
     assert_eq!(rig.fx.fetch, [], "without a coordinator nothing can be fetched");
     rig.welcome(&[]);
-    assert_eq!(rig.fx.fetch, [JOB]);
+    assert_eq!(rig.fx.fetch, [PROGRAM]);
     rig.welcome(&[]);
     assert_eq!(rig.fx.fetch, [], "once");
     rig.lease(3..6);
-    rig.act(|worker, fx| worker.on_fetched(JOB, fx));
+    rig.act(|worker, fx| worker.on_fetched(all_of(JOB), fx));
     assert_eq!((rig.running(0), rig.running(1)), (Some(attempt(3)), Some(attempt(4))));
     let done = rig.finish(0);
     assert_eq!(rig.running(0), Some(attempt(5)), "a lease that is repeated runs once");
@@ -771,9 +796,11 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
 fn apply(rig: &mut Rig, event: &Event, stopping: &mut Vec<SlotNo>) {
     let held = |rig: &Rig, held: usize| rig.worker.holding().get(held).copied();
     match *event {
-        Event::Introduce(job) => rig.worker.on_job(JobId::new(job), Arc::new(spec(1000, 1))),
+        Event::Introduce(job) => {
+            rig.act(|worker, fx| worker.on_job(JobId::new(job), Arc::new(spec(1000, 1)), fx));
+        }
         Event::Lease { job, from, count } => rig.lease_of(JobId::new(job), from..from + count),
-        Event::Fetched(job) => rig.act(|worker, fx| worker.on_fetched(JobId::new(job), fx)),
+        Event::Fetched(job) => rig.act(|worker, fx| worker.on_fetched(all_of(JobId::new(job)), fx)),
         Event::FetchFailed(job) => {
             let outcome = ReportOutcome::NoResult(NoResult::Fetch);
             rig.act(|worker, fx| worker.on_fetch_failed(JobId::new(job), &outcome, fx));
@@ -839,7 +866,7 @@ proptest! {
         // The owner lets it work, blobs arrive, slots go on, and everything that is reported is settled.
         rig.act(Worker::resume);
         for job in 1..4 {
-            rig.act(|worker, fx| worker.on_fetched(JobId::new(job), fx));
+            rig.act(|worker, fx| worker.on_fetched(all_of(JobId::new(job)), fx));
         }
         rig.sent.clear();
         rig.welcome(&[]);

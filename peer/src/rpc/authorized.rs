@@ -1,5 +1,7 @@
 //! A client that says by what right it calls.
 
+use std::sync::Arc;
+
 use talka_core::ids::PeerId;
 use tonic::{
     Request, Status,
@@ -8,7 +10,7 @@ use tonic::{
     transport::Channel,
 };
 
-use super::channel;
+use super::client::{Dialer, dial};
 use crate::{address::PeerAddr, endpoint::PeerEndpoint, text, ticket::Ticket};
 
 /// A channel whose requests carry the token of a ticket.
@@ -32,6 +34,7 @@ impl Interceptor for Bearer {
 #[derive(Debug, Clone)]
 pub struct Client {
     channel: AuthorizedChannel,
+    dialer: Arc<Dialer>,
     coordinator: PeerAddr,
 }
 
@@ -42,14 +45,20 @@ impl Client {
             // Base32 is always valid in a header.
             MetadataValue::try_from(format!("Bearer {}", text::base32(&invite.0))).ok()
         });
-        let channel = channel(endpoint, ticket.coordinator.clone());
+        let (channel, dialer) = dial(endpoint, ticket.coordinator.clone());
         let channel = InterceptedService::new(channel, Bearer(bearer));
-        Self { channel, coordinator: ticket.coordinator.clone() }
+        Self { channel, dialer, coordinator: ticket.coordinator.clone() }
     }
 
     /// For a generated client.
     pub fn channel(&self) -> AuthorizedChannel {
         self.channel.clone()
+    }
+
+    /// Bytes that went over the wire on the connection that is up, both ways, with all that encloses them but the
+    /// headers of UDP and IP.
+    pub fn wire_bytes(&self) -> u64 {
+        self.dialer.wire_bytes()
     }
 
     /// Where the coordinator is.

@@ -22,7 +22,16 @@ const AUTHORITY: &str = "http://peer.talka.invalid";
 ///
 /// Calls share one QUIC stream, so bulk and control want a channel each.
 pub fn channel(endpoint: PeerEndpoint, address: PeerAddr) -> Channel {
+    dial(endpoint, address).0
+}
+
+/// Such a channel, and what tells of the connection below it.
+pub(super) fn dial(endpoint: PeerEndpoint, address: PeerAddr) -> (Channel, Arc<Dialer>) {
     let dialer = Arc::new(Dialer { endpoint, address, last: Mutex::default() });
+    (channel_of(dialer.clone()), dialer)
+}
+
+fn channel_of(dialer: Arc<Dialer>) -> Channel {
     Endpoint::from_static(AUTHORITY)
         .timeout(limits::REQUEST_TIMEOUT)
         .initial_stream_window_size(limits::HTTP2_STREAM_WINDOW_BYTES)
@@ -38,13 +47,21 @@ pub fn channel(endpoint: PeerEndpoint, address: PeerAddr) -> Channel {
 }
 
 /// Opens streams on one connection as long as it lasts.
-struct Dialer {
+#[derive(Debug)]
+pub(super) struct Dialer {
     endpoint: PeerEndpoint,
     address: PeerAddr,
     last: Mutex<Option<Connection>>,
 }
 
 impl Dialer {
+    /// Bytes of the datagrams that the newest connection has sent and received.
+    pub(super) fn wire_bytes(&self) -> u64 {
+        let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let stats = last.as_ref().map(Connection::stats);
+        stats.map_or(0, |stats| stats.udp_tx.bytes + stats.udp_rx.bytes)
+    }
+
     async fn open(&self) -> io::Result<QuicStream> {
         let opened = tokio::time::timeout(limits::CONNECT_TIMEOUT, async {
             let last = self.last.lock().unwrap_or_else(PoisonError::into_inner).take();

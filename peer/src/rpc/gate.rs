@@ -1,4 +1,4 @@
-//! The layer in front of every service: rate limit, access table, role, message size, in this order.
+//! The layer in front of every service: role, rate limit, access table, message size, in this order.
 
 use std::{
     collections::HashMap,
@@ -37,14 +37,16 @@ impl Gate {
         };
         let caller = connection.caller;
         connection.used.store(true, Ordering::Relaxed);
+        let token = bearer_token(request.headers());
+        let role = token.as_ref().map(|token| self.roles.role(&caller, token.as_deref()));
         if let Some(key) = RateKey::of(&caller) {
+            let rate = Rate::of(role.as_ref().copied().unwrap_or(Role::Anyone));
             let mut rates = self.rates.lock().unwrap_or_else(PoisonError::into_inner);
-            rates.take(key, Instant::now()).map_err(Refusal::TooFast)?;
+            rates.take(key, rate, Instant::now()).map_err(|wait| Refusal::TooFast { rate, wait })?;
         }
         let path = request.uri().path();
         let access = self.table.access(path).ok_or_else(|| Refusal::NoRow { path: path.to_owned() })?;
-        let token = bearer_token(request.headers())?;
-        let role = self.roles.role(&caller, token.as_deref());
+        let (role, token) = (role.map_err(Clone::clone)?, token?);
         if role < access.least() {
             let path = path.to_owned();
             return Err(Refusal::Role { path, least: access.least(), role, has_token: token.is_some() });
@@ -57,12 +59,12 @@ impl Gate {
 }
 
 /// Why a request does not reach a service. The texts go to whoever asked.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 enum Refusal {
     #[error("the caller of this request is unknown")]
     NoConnection,
-    #[error("more than {} requests per second: wait {} ms", limits::REQUESTS_PER_SECOND, .0.as_millis() + 1)]
-    TooFast(Duration),
+    #[error("more than {} requests per second: wait {} ms", rate.per_second(), wait.as_millis() + 1)]
+    TooFast { rate: Rate, wait: Duration },
     #[error("nobody may call {path}: it is unknown here, or no rule says who may")]
     NoRow { path: String },
     #[error("the authorization header is not `Bearer` and a token in base32")]
@@ -75,7 +77,7 @@ impl Refusal {
     fn codes(&self) -> (Code, StatusCode) {
         match self {
             Self::NoConnection => (Code::Internal, StatusCode::INTERNAL_SERVER_ERROR),
-            Self::TooFast(_) => (Code::ResourceExhausted, StatusCode::TOO_MANY_REQUESTS),
+            Self::TooFast { .. } => (Code::ResourceExhausted, StatusCode::TOO_MANY_REQUESTS),
             Self::NoRow { .. } => (Code::PermissionDenied, StatusCode::NOT_FOUND),
             Self::Token => (Code::Unauthenticated, StatusCode::UNAUTHORIZED),
             Self::Role { .. } => (Code::PermissionDenied, StatusCode::FORBIDDEN),
@@ -125,21 +127,50 @@ impl RateKey {
     }
 }
 
+/// How fast a caller may be. Who may submit has shown the token, so a flood of theirs is no stranger's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Rate {
+    Stranger,
+    Submitter,
+}
+
+impl Rate {
+    fn of(role: Role) -> Self {
+        if role >= Role::Submitter { Self::Submitter } else { Self::Stranger }
+    }
+
+    fn per_second(self) -> u32 {
+        match self {
+            Self::Stranger => limits::REQUESTS_PER_SECOND,
+            Self::Submitter => limits::SUBMITTER_REQUESTS_PER_SECOND,
+        }
+    }
+
+    fn burst(self) -> u32 {
+        match self {
+            Self::Stranger => limits::REQUESTS_BURST,
+            Self::Submitter => limits::SUBMITTER_REQUESTS_BURST,
+        }
+    }
+}
+
+/// What each may still do now, separately with and without the token.
 #[derive(Debug, Default)]
-struct Rates(HashMap<RateKey, TokenBucket>);
+struct Rates(HashMap<(RateKey, Rate), TokenBucket>);
 
 impl Rates {
     /// Twice the connections: keys that were active in the last seconds, of which each has or had one.
     const MAX: usize = limits::CONNECTIONS_MAX * 2;
 
-    fn take(&mut self, key: RateKey, now: Instant) -> Result<(), Duration> {
+    fn take(&mut self, key: RateKey, rate: Rate, now: Instant) -> Result<(), Duration> {
+        let key = (key, rate);
         if self.0.len() >= Self::MAX && !self.0.contains_key(&key) {
             self.0.retain(|_, bucket| !bucket.is_full(now));
             if self.0.len() >= Self::MAX {
                 return Err(Duration::from_secs(1));
             }
         }
-        let new = || TokenBucket::new(limits::REQUESTS_PER_SECOND.into(), limits::REQUESTS_BURST.into());
+        let new = || TokenBucket::new(rate.per_second().into(), rate.burst().into());
         self.0.entry(key).or_insert_with(new).take(now, 1)
     }
 }
@@ -258,15 +289,31 @@ mod tests {
         let gate = gate();
         let ask = |caller| gate.check(&mut request(caller, "/t.T/Open", None));
         let refused = (0..=limits::REQUESTS_BURST * 2).find_map(|_| ask(PEER).err());
-        assert!(matches!(refused, Some(Refusal::TooFast(_))), "{refused:?}");
+        assert!(matches!(refused, Some(Refusal::TooFast { .. })), "{refused:?}");
         assert_eq!(ask(Caller::Peer(PeerId::new([2; 32]))), Ok(()));
         let network = (0..=limits::REQUESTS_BURST * 2).find_map(|_| ask(tool("198.51.100.1:1")).err());
-        assert!(matches!(network, Some(Refusal::TooFast(_))), "{network:?}");
+        assert!(matches!(network, Some(Refusal::TooFast { .. })), "{network:?}");
         assert!(
-            matches!(ask(tool("198.51.100.2:1")), Err(Refusal::TooFast(_))),
+            matches!(ask(tool("198.51.100.2:1")), Err(Refusal::TooFast { .. })),
             "a neighbour shares the rate"
         );
         assert!((0..=limits::REQUESTS_BURST * 2).all(|_| ask(tool("127.0.0.1:1")).is_ok()));
+    }
+
+    #[test]
+    fn the_token_makes_a_caller_faster_but_not_endlessly_so() {
+        let gate = gate();
+        let operator = format!("Bearer {}", text::base32(b"operator token"));
+        let ask = |token| gate.check(&mut request(PEER, "/t.T/Open", token));
+        assert!((0..limits::REQUESTS_BURST * 2).all(|_| ask(Some(&operator)).is_ok()));
+        let refused = (0..limits::SUBMITTER_REQUESTS_BURST * 2).find_map(|_| ask(Some(&operator)).err());
+        assert!(matches!(refused, Some(Refusal::TooFast { rate: Rate::Submitter, .. })), "{refused:?}");
+        assert_eq!(ask(None), Ok(()), "without it the key has a rate of its own");
+        let guesses = (0..=limits::REQUESTS_BURST * 2).find_map(|_| match ask(Some("Bearer !!")) {
+            Err(Refusal::Token) => None,
+            other => Some(other),
+        });
+        assert!(matches!(guesses, Some(Err(Refusal::TooFast { rate: Rate::Stranger, .. }))), "{guesses:?}");
     }
 
     #[test]
@@ -278,11 +325,12 @@ mod tests {
             bytes[..8].copy_from_slice(&n.to_le_bytes());
             RateKey::Peer(PeerId::new(bytes))
         };
-        assert!((0..Rates::MAX).all(|n| rates.take(key(n), now).is_ok()));
-        assert!(rates.take(key(Rates::MAX), now).is_err(), "all are active");
-        assert_eq!(rates.take(key(0), now), Ok(()), "who is known goes on");
+        let mut take = |n, now| rates.take(key(n), Rate::Stranger, now);
+        assert!((0..Rates::MAX).all(|n| take(n, now).is_ok()));
+        assert!(take(Rates::MAX, now).is_err(), "all are active");
+        assert_eq!(take(0, now), Ok(()), "who is known goes on");
         let later = now + Duration::from_secs(1);
-        assert_eq!(rates.take(key(Rates::MAX), later), Ok(()));
+        assert_eq!(take(Rates::MAX, later), Ok(()));
         assert_eq!(rates.0.len(), 1);
     }
 

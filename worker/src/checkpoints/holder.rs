@@ -24,7 +24,7 @@ impl Holder {
     /// As it lies in a file: coordinator (32 bytes), job, position, start and end of the input (8 each), number of the
     /// attempt (4), all little endian, and the job as it came over the wire.
     pub(super) fn encode(&self) -> Vec<u8> {
-        let Assignment { attempt, input } = &self.assignment;
+        let Assignment { attempt, input, inline: _ } = &self.assignment;
         let mut bytes = self.coordinator.as_bytes().to_vec();
         for number in [attempt.task.job.get(), attempt.task.index, input.start, input.end] {
             bytes.extend_from_slice(&number.to_le_bytes());
@@ -50,7 +50,7 @@ impl Holder {
         let spec = JobSpec::try_from(wire::JobSpec::decode(spec).ok()?).ok()?;
         (start <= end && index < spec.inputs.count()).then(|| Self {
             coordinator,
-            assignment: Assignment { attempt, input: start..end },
+            assignment: Assignment { attempt, input: start..end, inline: None },
             spec: Arc::new(spec),
         })
     }

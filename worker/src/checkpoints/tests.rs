@@ -38,7 +38,7 @@ fn holder(index: u64, number: u32) -> Holder {
     };
     let spec = Arc::new(spec.validate().expect("a valid job"));
     let attempt = AttemptId { task: TaskId { job: JobId::new(3), index }, number };
-    Holder { coordinator: ME, assignment: Assignment { attempt, input: 5..9 }, spec }
+    Holder { coordinator: ME, assignment: Assignment { attempt, input: 5..9, inline: None }, spec }
 }
 
 fn save(store: &Checkpoints, key: Key, holder: Option<&Holder>, snapshot: &[u8]) {

@@ -198,7 +198,10 @@ impl Writer<'_> {
         let mut insert = self.conn.prepare_cached("INSERT INTO task_final VALUES(?1, ?2, ?3)")?;
         let mut entry = Vec::new();
         let mut blocks = BTreeMap::<u64, u64>::new();
-        for row in rows {
+        // Workers finish in any order; the tree is filled fastest from left to right.
+        let mut sorted: Vec<&FinalRow> = rows.iter().collect();
+        sorted.sort_unstable_by_key(|row| row.task);
+        for row in sorted {
             let key = task_key(row.task)?;
             if row.had_pending {
                 settle.execute([key])?;

@@ -314,6 +314,10 @@ impl Grid {
                 assert!(machine.told.remove(job), "only jobs that the worker knows end for it");
                 machine.holds.retain(|attempt| attempt.task.job != *job);
             }
+            ToWorker::Recall { attempts } => {
+                assert!(!attempts.is_empty(), "nobody is asked for nothing");
+                assert!(attempts.len() <= limits::LEASE_ITEMS_MAX);
+            }
             ToWorker::Replaced => panic!("only a session before the newest one is replaced"),
         }
         machine.inbox.push(message);
@@ -606,6 +610,25 @@ impl Worker<'_> {
             let attempt = self.attempt(index);
             self = self.reports_attempt(attempt, index.to_string().as_str(), wall);
         }
+        self
+    }
+
+    /// What it is asked to give back, and has not been asked for before by this script.
+    pub(super) fn is_asked_for(&mut self) -> Vec<AttemptId> {
+        let recalls =
+            self.machine().inbox.extract_if(.., |message| matches!(message, ToWorker::Recall { .. }));
+        let attempts = recalls.flat_map(|message| match message {
+            ToWorker::Recall { attempts } => attempts,
+            _ => vec![],
+        });
+        attempts.collect()
+    }
+
+    /// Says that it has not begun these, and forgets them.
+    pub(super) fn gives_back(mut self, attempts: &[AttemptId]) -> Self {
+        let session = self.session();
+        self.machine().holds.retain(|attempt| !attempts.contains(attempt));
+        self.grid.event(|coordinator, now, fx| coordinator.on_given_back(now, session, attempts, fx));
         self
     }
 

@@ -74,6 +74,11 @@ enum Event {
         held: usize,
         answer: u8,
     },
+    /// An answer to what it was asked for: those whose bits are set.
+    GiveBack {
+        worker: u8,
+        which: u8,
+    },
     /// A report on anything at all.
     Invent {
         worker: u8,
@@ -116,6 +121,7 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
             .prop_map(|(worker, slots, memory_mib)| Event::Offer { worker, slots, memory_mib }),
         30 => (worker.clone(), 0usize..8, 0u8..20)
             .prop_map(|(worker, held, answer)| Event::Report { worker, held, answer }),
+        4 => (worker.clone(), any::<u8>()).prop_map(|(worker, which)| Event::GiveBack { worker, which }),
         3 => (worker, 0u64..5, 0u64..14, 0u32..6)
             .prop_map(|(worker, job, index, number)| Event::Invent { worker, job, index, number }),
         6 => (0usize..3, 0u8..16).prop_map(|(fetch, bad)| Event::Fetched { fetch, bad }),
@@ -187,6 +193,17 @@ fn apply(grid: &mut Grid, event: &Event) {
             if let Some(attempt) = attempt {
                 grid.worker(*worker).reports_attempt(attempt, says(*answer), Duration::from_millis(1));
             }
+        }
+        Event::GiveBack { worker, which } if connected(grid, worker) => {
+            let asked = grid.worker(*worker).is_asked_for();
+            let given: Vec<AttemptId> = (0..)
+                .zip(asked)
+                .filter(|(place, attempt)| {
+                    which & 1 << (place % 8) != 0 && grid.machines[worker].holds.contains(attempt)
+                })
+                .map(|(_, attempt)| attempt)
+                .collect();
+            grid.worker(*worker).gives_back(&given);
         }
         Event::Invent { worker, job, index, number } if connected(grid, worker) => {
             let task = TaskId { job: JobId::new(*job), index: *index };

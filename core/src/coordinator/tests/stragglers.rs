@@ -58,6 +58,33 @@ fn there_is_one_second_attempt_and_no_third() {
 }
 
 #[test]
+fn a_task_with_two_stragglers_gets_one_second_attempt() {
+    let mut grid = Grid::default();
+    // Slots for company are many.
+    for worker in 1..=12 {
+        grid.worker(worker).connects(if worker <= B { 2 } else { 8 });
+    }
+    grid.submit(job(48).quorum(2));
+    let slow = [A, B].map(|worker| grid.worker(worker).holds());
+    assert_eq!(slow[0], slow[1], "both votes on the same tasks are slow to come");
+    assert!(slow[0].len() > 1, "{slow:?}");
+    for _ in 0..4 {
+        grid.passes(SECOND);
+        for worker in 3..=12 {
+            for index in grid.worker(worker).holds() {
+                let attempt = grid.worker(worker).attempt(index);
+                grid.worker(worker).reports_attempt(attempt, "x", SECOND);
+            }
+        }
+    }
+    grid.passes(LONG);
+    for index in slow.concat() {
+        let running = grid.explain(index).attempts.iter().filter(|attempt| attempt.state == "leased").count();
+        assert_eq!(running, 3, "task {index}");
+    }
+}
+
+#[test]
 fn nobody_gets_company_too_early() {
     let (mut grid, _) = one_straggles(1);
     // A second is usual, but some seconds are nothing.

@@ -27,17 +27,17 @@ const LOG_LINES_SHOWN: usize = 10;
 
 /// The first line of a coordinator or worker under `--json`.
 #[derive(Debug, Deserialize)]
-pub(super) struct Ready {
+pub(crate) struct Ready {
     /// Its key.
-    pub(super) peer: String,
+    pub(crate) peer: String,
     /// A coordinator's ticket.
-    pub(super) ticket: Option<String>,
+    pub(crate) ticket: Option<String>,
 }
 
 /// A child process. It never outlives this one: its standard input is a pipe that nobody writes to, and at
 /// whose end it stops (`--until-eof`), whatever happened to this process.
 #[derive(Debug)]
-pub(super) struct Process {
+pub(crate) struct Process {
     name: String,
     child: Child,
     /// Held apart from the child, because waiting for that would close it.
@@ -48,7 +48,7 @@ pub(super) struct Process {
 
 impl Process {
     /// Starts `talka` with `args`. Its log goes to a file named after it below `dir`.
-    pub(super) fn start(
+    pub(crate) fn start(
         name: &str,
         dir: &Path,
         args: impl IntoIterator<Item = OsString>,
@@ -72,7 +72,7 @@ impl Process {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(stderr)
-            // Ctrl-C is for the demo, which then stops its processes in order.
+            // Ctrl-C is for whoever started it, who then stops the processes in order.
             .process_group(0)
             .kill_on_drop(true);
         let mut child = command.spawn().with_context(doing)?;
@@ -83,12 +83,17 @@ impl Process {
     }
 
     /// Its name, for people.
-    pub(super) fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         &self.name
     }
 
+    /// Its number, while it runs.
+    pub(crate) fn id(&self) -> Option<u32> {
+        self.child.id()
+    }
+
     /// Waits until it says that it is ready.
-    pub(super) async fn ready(&mut self) -> anyhow::Result<Ready> {
+    pub(crate) async fn ready(&mut self) -> anyhow::Result<Ready> {
         let mut line = String::new();
         let read = tokio::time::timeout(READY_MAX, self.stdout.read_line(&mut line)).await;
         match read {
@@ -101,7 +106,7 @@ impl Process {
     }
 
     /// Waits for it to end, which it should not do unasked; the error says what its log says.
-    pub(super) async fn ended(&mut self) -> anyhow::Error {
+    pub(crate) async fn ended(&mut self) -> anyhow::Error {
         let how = match self.child.wait().await {
             Ok(status) => how(status),
             Err(error) => format!("is lost: {error}"),
@@ -115,7 +120,7 @@ impl Process {
     }
 
     /// Asks it to stop, and makes it stop when it does not. Returns whether it obeyed.
-    pub(super) async fn stop(mut self) -> anyhow::Result<bool> {
+    pub(crate) async fn stop(mut self) -> anyhow::Result<bool> {
         let doing = format!("cannot stop {}", self.name);
         let pid = self.child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
         if let Some(pid) = pid {

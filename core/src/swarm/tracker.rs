@@ -1,6 +1,7 @@
-//! Who may fetch a blob from whom.
+//! The tracker of a coordinator's jobs: who takes part in the exchange of a blob, and who may fetch one whole.
 //!
-//! The coordinator is the tracker of its jobs' blobs. Each source serves one fetch of a blob at a time, and
+//! A peer that fetches in pieces asks for [members](Tracker::members). One that fetches a blob whole asks for
+//! [providers](Tracker::providers): each source serves one such fetch of a blob at a time, and
 //! whoever has it becomes a source, so the number of sources doubles with each round and the coordinator
 //! itself uploads a blob about once, however many workers want it. Who finds every source busy is told
 //! when to ask again; that costs a message, not an upload.
@@ -14,6 +15,7 @@ use std::{
     time::Duration,
 };
 
+use super::{Draw, Roster};
 use crate::{
     ids::{BlobHash, PeerId},
     limits,
@@ -58,12 +60,14 @@ pub struct Tracker {
     blobs: HashMap<BlobHash, Entry>,
     /// Blobs that each peer holds, so that one peer can't claim without end.
     claims: HashMap<PeerId, BTreeSet<BlobHash>>,
+    /// Who exchanges pieces.
+    roster: Roster,
 }
 
 impl Tracker {
     /// A tracker of no blobs yet.
     pub fn new(me: PeerId) -> Self {
-        Self { me, blobs: HashMap::new(), claims: HashMap::new() }
+        Self { me, blobs: HashMap::new(), claims: HashMap::new(), roster: Roster::default() }
     }
 
     /// A job needs this blob.
@@ -79,6 +83,7 @@ impl Tracker {
         entry.jobs -= 1;
         if entry.jobs == 0 {
             self.blobs.remove(&hash);
+            self.roster.forget(hash);
             for claims in self.claims.values_mut() {
                 claims.remove(&hash);
             }
@@ -88,6 +93,25 @@ impl Tracker {
     /// Whether an unfinished job needs this blob.
     pub fn knows(&self, hash: BlobHash) -> bool {
         self.blobs.contains_key(&hash)
+    }
+
+    /// Peers that exchange pieces of a blob; `None` if no job needs it. The coordinator itself is none of them: it is
+    /// the source, and whoever asks knows it. With `takes_part`, the one that asks is one of them from now on.
+    pub fn members(
+        &mut self,
+        now: Timestamp,
+        asker: PeerId,
+        hash: BlobHash,
+        takes_part: bool,
+        draw: Draw<'_>,
+    ) -> Option<Vec<PeerId>> {
+        if !self.knows(hash) {
+            return None;
+        }
+        if takes_part {
+            self.roster.meet(now, hash, asker);
+        }
+        Some(self.roster.members(now, hash, asker, draw))
     }
 
     /// Grants `asker` a source. The least used kind comes first: another peer before the coordinator.
@@ -137,6 +161,7 @@ impl Tracker {
 
     /// A peer has the blob no longer.
     pub fn retract(&mut self, peer: PeerId, hash: BlobHash) {
+        self.roster.leave(hash, peer);
         if let Some(entry) = self.blobs.get_mut(&hash) {
             entry.holders.remove(&peer);
         }
@@ -160,6 +185,7 @@ impl Tracker {
 
     /// A peer's session ended: it is no source any more.
     pub fn peer_left(&mut self, peer: PeerId) {
+        self.roster.peer_left(peer);
         for hash in self.claims.remove(&peer).unwrap_or_default() {
             if let Some(entry) = self.blobs.get_mut(&hash) {
                 entry.holders.remove(&peer);
@@ -249,5 +275,21 @@ mod tests {
         assert_eq!(tracker.providers(Timestamp::from_millis(0), peer(2), HASH), Answer::From(peer(0)));
         tracker.untrack(HASH);
         assert!(!tracker.knows(HASH));
+    }
+
+    #[test]
+    fn who_takes_part_is_named_until_it_leaves_or_the_job_ends() {
+        let mut tracker = tracker();
+        let now = Timestamp::from_millis(0);
+        let ask = |tracker: &mut Tracker, asker, takes_part| {
+            tracker.members(now, peer(asker), HASH, takes_part, &mut |_| 0)
+        };
+        assert_eq!(ask(&mut tracker, 1, true), Some(vec![]));
+        assert_eq!(ask(&mut tracker, 2, false), Some(vec![peer(1)]));
+        assert_eq!(ask(&mut tracker, 3, true), Some(vec![peer(1)]), "who only looked is not named");
+        tracker.peer_left(peer(1));
+        assert_eq!(ask(&mut tracker, 2, false), Some(vec![peer(3)]));
+        tracker.untrack(HASH);
+        assert_eq!(ask(&mut tracker, 2, false), None);
     }
 }

@@ -1,0 +1,5 @@
+//! Formulas against the numbers of independent models, decisions as tables, and whole populations of liars.
+
+mod decisions;
+mod formulas;
+mod population;
