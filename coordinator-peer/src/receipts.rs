@@ -9,6 +9,7 @@ use talka_core::{
     coordinator::{Coordinator, Report, ReportOutcome, ReportOutput},
     digest::outcome_digest,
     ids::{BlobHash, JobId, PeerId},
+    ledger::TreeHash,
     limits,
     signing::{Receipt, receipts_root, receipts_statement},
 };
@@ -73,12 +74,17 @@ impl Checker {
         if receipts.is_empty() {
             return Ok(None);
         }
+        let signature = self.verify(leaves, signature)?;
+        Ok(Some(Signed { signature, receipts }))
+    }
+
+    fn verify(&self, leaves: Vec<TreeHash>, signature: &[u8]) -> Result<[u8; 64], InvalidMessage> {
         let bad = || InvalidMessage::new("signature", "not the worker's under these reports");
         let signature: [u8; 64] = signature.try_into().map_err(|_| bad())?;
-        let root = receipts_root(leaves);
-        let statement = receipts_statement(self.coordinator, self.worker, receipts.len() as u64, root);
+        let count = leaves.len() as u64;
+        let statement = receipts_statement(self.coordinator, self.worker, count, receipts_root(leaves));
         verify(self.worker, statement.as_bytes(), &Signature::new(signature)).map_err(|_| bad())?;
-        Ok(Some(Signed { signature, receipts }))
+        Ok(signature)
     }
 
     /// Workers are told of a job before they report on it, so an honest one names none that is unknown.
@@ -95,5 +101,38 @@ impl Checker {
         }
         self.bundles.insert(job, bundle);
         Ok(bundle)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use talka_core::ledger::leaf_hash;
+    use talka_peer::identity::Identity;
+
+    use super::*;
+
+    #[test]
+    fn only_the_workers_own_signature_under_these_very_reports_will_do() {
+        let (worker, other) = (Identity::ephemeral(), Identity::ephemeral());
+        let [here, there] = [1, 2].map(|byte| PeerId::new([byte; 32]));
+        let leaves: Vec<TreeHash> = [b"a", b"b", b"c"].iter().map(|text| leaf_hash(*text)).collect();
+        let sign = |by: &Identity, to: PeerId, leaves: &[TreeHash]| {
+            let root = receipts_root(leaves.iter().copied());
+            let statement = receipts_statement(to, by.peer_id(), leaves.len() as u64, root);
+            by.sign(statement.as_bytes()).as_bytes().to_vec()
+        };
+        let swapped = [leaves[1], leaves[0], leaves[2]];
+        let checker = Checker::new(here, worker.peer_id());
+        for (signature, ok) in [
+            (sign(&worker, here, &leaves), true),
+            (sign(&worker, there, &leaves), false),
+            (sign(&other, here, &leaves), false),
+            (sign(&worker, here, &swapped), false),
+            (sign(&worker, here, &leaves[..2]), false),
+            (vec![], false),
+            (vec![0; 64], false),
+        ] {
+            assert_eq!(checker.verify(leaves.clone(), &signature).is_ok(), ok);
+        }
     }
 }

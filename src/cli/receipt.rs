@@ -53,8 +53,8 @@ pub(crate) struct GetFlags {
     #[arg(value_name = "JOB/INDEX")]
     task: TaskName,
     /// Where the receipt goes [default: JOB-INDEX.receipt].
-    #[arg(long, short, value_name = "FILE", env = "TALKA_OUTPUT")]
-    output: Option<PathBuf>,
+    #[arg(long, short = 'o', value_name = "FILE", env = "TALKA_TO")]
+    to: Option<PathBuf>,
     #[command(flatten)]
     coordinator: CoordinatorFlags,
 }
@@ -138,7 +138,7 @@ impl GetFlags {
         let reply = get(&client, self.task).await;
         client.close().await;
         let (name, reply) = reply?;
-        let file = self.output.unwrap_or_else(|| format!("{}.receipt", name.replace('/', "-")).into());
+        let file = self.to.unwrap_or_else(|| format!("{}.receipt", name.replace('/', "-")).into());
         write_durably(&file, &receipt::encode(&reply), Existing::Replace)
             .with_context(|| format!("cannot write {}", file.display()))?;
         if out.is_json() {

@@ -17,6 +17,7 @@
 //! | [`sandbox`] | where programs of strangers run; the only place that knows wasmtime |
 //! | [`checkpoints`] | what lets attempts go on after a restart |
 //! | [`control`] | the owner's hand on a running worker: a socket in its data directory |
+//! | [`receipts`] | the signature under reports |
 //! | [`trust`] | whose programs are run |
 //! | [`world`] | from a task to what the sandbox runs, and back to a report |
 
@@ -24,7 +25,7 @@ mod capacity;
 pub mod checkpoints;
 pub mod control;
 mod fetch;
-mod receipts;
+pub mod receipts;
 pub mod sandbox;
 mod session;
 mod shell;

@@ -11,15 +11,17 @@ use talka_peer::identity::Identity;
 
 /// What it takes to sign for one coordinator.
 #[derive(Debug, Clone)]
-pub(crate) struct Signer {
-    pub(crate) identity: Identity,
-    pub(crate) coordinator: PeerId,
+pub struct Signer {
+    /// The worker's key.
+    pub identity: Identity,
+    /// For whom it signs.
+    pub coordinator: PeerId,
 }
 
 impl Signer {
     /// The signature under a message of reports: over the executions among them, in their order. Empty when there
     /// is none.
-    pub(crate) fn sign(&self, reports: &[Report], bundle: impl Fn(JobId) -> Option<BlobHash>) -> Vec<u8> {
+    pub fn sign(&self, reports: &[Report], bundle: impl Fn(JobId) -> Option<BlobHash>) -> Vec<u8> {
         let leaves: Vec<TreeHash> =
             reports.iter().filter_map(|report| leaf(report, bundle(report.attempt.task.job)?)).collect();
         if leaves.is_empty() {

@@ -131,7 +131,8 @@ impl Rows {
         }
         let mut tasks = BTreeSet::new();
         for FinalRow { task, .. } in &batch.finals {
-            if self.finals.contains_key(task) || !tasks.insert(*task) {
+            let is_final = self.finals.contains_key(task) && !batch.revoked.contains(task);
+            if is_final || !tasks.insert(*task) {
                 return Err(StoreError::refused(format!("task {task} becomes final twice")));
             }
         }
@@ -163,6 +164,11 @@ impl Rows {
             self.leases.remove(lease);
         }
         self.pending.extend(batch.pending.iter().map(|(id, row)| (*id, row.clone())));
+        // Before the rows that it is about change.
+        self.record(batch);
+        for task in &batch.revoked {
+            self.finals.remove(task);
+        }
         for row in &batch.finals {
             if row.had_pending {
                 self.forget_pending(row.task, row.task);
@@ -182,7 +188,6 @@ impl Rows {
                 *self.days.entry((*peer, *day)).or_default() += delta.credit;
             }
         }
-        self.record(batch);
         for (job, (state, ended)) in &batch.ended {
             if let Some((row, _)) = self.jobs.get_mut(job) {
                 (row.state, row.ended) = (*state, Some(*ended));
@@ -204,6 +209,12 @@ impl Rows {
         for (peer, names) in &batch.names {
             add(LedgerEntry::Named { at_secs, peer: *peer, names: names.clone() });
             self.names.insert(*peer, names.clone());
+        }
+        for task in &batch.revoked {
+            if let (Some(row), Some(place)) = (self.finals.get(task), self.places.remove(task)) {
+                let (task, grants) = (*task, row.grants.clone());
+                add(LedgerEntry::Revoked { at_secs, entry: place, task, grants });
+            }
         }
         for FinalRow { task, verdict, attempts, grants, .. } in &batch.finals {
             let (task, verdict, attempts, grants) = (*task, *verdict, *attempts, grants.clone());

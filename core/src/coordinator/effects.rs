@@ -144,6 +144,8 @@ pub struct Batch {
     pub pending: BTreeMap<AttemptId, PendingRow>,
     /// Tasks that became final. Their pending rows go.
     pub finals: Vec<FinalRow>,
+    /// Tasks that are not final any more, or not as they were. Comes before `finals`.
+    pub revoked: BTreeSet<TaskId>,
     /// Credit, coalesced by peer. Equals the sum of the grants in `finals`.
     pub credit: BTreeMap<PeerNo, CreditDelta>,
     /// What peers say that they are called.

@@ -9,8 +9,8 @@ use std::collections::{BTreeSet, HashMap};
 use rusqlite::{Connection, TransactionBehavior, params};
 use talka_core::{
     coordinator::{Batch, CreditDelta, SignedReceipts},
-    ids::{PeerId, PeerNo},
-    ledger::{Average, Frontier, LedgerEntry, Names, TaskEntry, TreeHash, day_of, leaf_hash},
+    ids::{PeerId, PeerNo, TaskId},
+    ledger::{Average, Frontier, LedgerEntry, LedgerGrant, Names, TaskEntry, TreeHash, day_of, leaf_hash},
     limits,
     quantities::{Credit, Timestamp},
 };
@@ -18,6 +18,7 @@ use talka_core::{
 use super::{
     error::InRow,
     key::{block_of, task_key, task_of},
+    ledger_read,
     load::blob,
     read::entry,
     write::{join, split},
@@ -42,6 +43,30 @@ pub(super) struct Recent {
     pub(super) average: Average,
     pub(super) day: u64,
     pub(super) of_day: Credit,
+}
+
+/// An entry of a task that counts no more.
+#[derive(Debug)]
+pub(super) struct Revoked {
+    place: u64,
+    task: TaskId,
+    grants: Vec<LedgerGrant>,
+}
+
+/// Keeps the entry of a task whose row is about to go, because the log never changes. `None` when it has none.
+pub(super) fn supersede(conn: &Connection, task: TaskId) -> Result<Option<Revoked>, StoreError> {
+    let mut statement =
+        conn.prepare_cached("SELECT task_id, digest, entry FROM task_final WHERE task_id = ?1")?;
+    let mut rows = statement.query([task_key(task)?])?;
+    let Some(row) = rows.next()? else { return Ok(None) };
+    let (_, entry) = entry(row)?;
+    let grants = entry.grants.clone();
+    let found = ledger_read::place_in(conn, task)?;
+    let (place, at_secs) =
+        found.ok_or_else(|| StoreError::damaged(format!("task {task} is not in the ledger")))?;
+    let sql = "INSERT INTO ledger_old VALUES(?1, ?2)";
+    conn.prepare_cached(sql)?.execute(params![place, entry.in_ledger(at_secs, task).to_bytes()])?;
+    Ok(Some(Revoked { place, task, grants }))
 }
 
 /// Entries of one commit.
@@ -153,7 +178,12 @@ impl Ledger {
     }
 
     /// Adds what a batch brings.
-    pub(super) fn append(&mut self, conn: &Connection, batch: &Batch) -> Result<(), StoreError> {
+    pub(super) fn append(
+        &mut self,
+        conn: &Connection,
+        batch: &Batch,
+        revoked: Vec<Revoked>,
+    ) -> Result<(), StoreError> {
         let mut addition = Addition::new(conn, &mut self.frontier);
         let at_secs = batch.at.millis() / 1000;
         for peer in &batch.peers {
@@ -162,6 +192,9 @@ impl Ledger {
         for (peer, names) in &batch.names {
             set_names(conn, *peer, names)?;
             addition.own(&LedgerEntry::Named { at_secs, peer: *peer, names: names.clone() })?;
+        }
+        for Revoked { place, task, grants } in revoked {
+            addition.own(&LedgerEntry::Revoked { at_secs, entry: place, task, grants })?;
         }
         for row in &batch.finals {
             let key = task_key(row.task)?;

@@ -43,7 +43,7 @@ pub(super) fn entries(conn: &Connection, from: u64, limit: u32) -> Result<Vec<Ve
 /// The same within a transaction.
 fn entries_in(transaction: &Connection, from: u64, limit: u32) -> Result<Vec<Vec<u8>>, StoreError> {
     let limit = limit.min(limits::PAGE_ROWS_MAX);
-    let sql = "SELECT place, entry FROM ledger_old WHERE place >= ?1 AND place - ?1 < ?2";
+    let sql = "SELECT place, entry FROM ledger_old WHERE place BETWEEN ?1 AND ?1 + ?2 - 1";
     let mut statement = transaction.prepare_cached(sql)?;
     let old = statement.query_map(params![from, limit], |row| Ok((row.get(0)?, row.get(1)?)))?;
     let old = old.collect::<Result<_, _>>()?;
@@ -120,11 +120,17 @@ impl Page<'_> {
 
 /// See [`Reader::ledger_place`](crate::store::Reader::ledger_place).
 pub(super) fn place(conn: &Connection, task: TaskId) -> Result<Option<u64>, StoreError> {
-    let Ok(key) = task_key(task) else { return Ok(None) };
+    // One transaction, so that what is revoked meanwhile is found in one of its two places.
     let transaction = conn.unchecked_transaction()?;
-    let sql = "SELECT first, entries FROM ledger WHERE first IN \
+    Ok(place_in(&transaction, task)?.map(|(place, _)| place))
+}
+
+/// The same within a transaction, with the entry's time in seconds.
+pub(super) fn place_in(conn: &Connection, task: TaskId) -> Result<Option<(u64, u64)>, StoreError> {
+    let Ok(key) = task_key(task) else { return Ok(None) };
+    let sql = "SELECT first, entries, at FROM ledger WHERE first IN \
                (SELECT first FROM ledger_block WHERE block = ?1) ORDER BY first DESC";
-    let mut statement = transaction.prepare_cached(sql)?;
+    let mut statement = conn.prepare_cached(sql)?;
     let mut rows = statement.query([block_of(key)])?;
     while let Some(row) = rows.next()? {
         let first: u64 = row.get(0)?;
@@ -138,9 +144,10 @@ pub(super) fn place(conn: &Connection, task: TaskId) -> Result<Option<u64>, Stor
                     if (first..first + count).contains(&key) {
                         let place = place + (key - first);
                         let sql = "SELECT 1 FROM ledger_old WHERE place = ?1";
-                        let is_old = transaction.query_row(sql, [place], |_| Ok(())).optional()?;
+                        let is_old = conn.query_row(sql, [place], |_| Ok(())).optional()?;
                         // The newest one counts, and if that was revoked none does.
-                        return Ok(is_old.is_none().then_some(place));
+                        let at_secs = row.get(2)?;
+                        return Ok(is_old.is_none().then_some((place, at_secs)));
                     }
                     place += count;
                 }
@@ -152,7 +159,7 @@ pub(super) fn place(conn: &Connection, task: TaskId) -> Result<Option<u64>, Stor
 
 /// See [`Reader::ledger_tiles`](crate::store::Reader::ledger_tiles).
 pub(super) fn tiles(conn: &Connection, from: u64, count: u64) -> Result<Vec<TreeHash>, StoreError> {
-    let sql = "SELECT hash FROM ledger_tile WHERE tile >= ?1 AND tile - ?1 < ?2 ORDER BY tile";
+    let sql = "SELECT hash FROM ledger_tile WHERE tile BETWEEN ?1 AND ?1 + ?2 - 1 ORDER BY tile";
     let mut statement = conn.prepare_cached(sql)?;
     let rows = statement.query_map(params![from, count], |row| Ok(TreeHash::new(row.get(0)?)))?;
     Ok(rows.collect::<Result<_, _>>()?)

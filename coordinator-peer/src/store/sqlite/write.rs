@@ -1,18 +1,18 @@
 //! One batch as one transaction.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 use talka_core::{
     coordinator::{Batch, FinalOutput, FinalRow, JobRow, LeaseRow, PendingRow, ShardRow, Standing},
-    ids::{AttemptId, JobId, LeaseId, PeerId, PeerNo, ResultDigest},
+    ids::{AttemptId, JobId, LeaseId, PeerId, PeerNo, ResultDigest, TaskId},
     precedence::Weight,
     quantities::{Credit, Timestamp},
 };
 
 use super::{
     key::{block_of, task_key, task_keys},
-    ledger::Ledger,
+    ledger::{self, Ledger, Revoked},
 };
 use crate::store::{Seq, StoreError, packed};
 
@@ -61,10 +61,11 @@ pub(super) fn apply(
     }
     writer.open_leases(batch.leases_opened.values().map(AsRef::as_ref))?;
     writer.close_leases(&batch.leases_closed)?;
+    let revoked = writer.revoke(&batch.revoked)?;
     writer.add_pending(&batch.pending)?;
     writer.add_finals(&batch.finals)?;
     writer.add_credit(ledger, batch)?;
-    ledger.append(transaction, batch)?;
+    ledger.append(transaction, batch, revoked)?;
     ledger.add_receipts(transaction, &batch.receipts)?;
     // Last, so that it also clears away what this batch opened.
     for (job, (state, ended)) in &batch.ended {
@@ -221,6 +222,26 @@ impl Writer<'_> {
             count.execute([block, finals])?;
         }
         Ok(())
+    }
+
+    /// Opens final tasks again; returns what the ledger says about that. One that became final in this batch is in
+    /// no table yet.
+    fn revoke(&self, tasks: &BTreeSet<TaskId>) -> Result<Vec<Revoked>, StoreError> {
+        let mut revoked = Vec::new();
+        for task in tasks {
+            let Some(entry) = ledger::supersede(self.conn, *task)? else { continue };
+            let key = task_key(*task)?;
+            self.conn.prepare_cached("DELETE FROM task_final WHERE task_id = ?1")?.execute([key])?;
+            self.conn.prepare_cached("DELETE FROM output WHERE task_id = ?1")?.execute([key])?;
+            let sql = "UPDATE final_block SET finals = finals - 1 WHERE block = ?1";
+            self.conn.prepare_cached(sql)?.execute([block_of(key)])?;
+            revoked.push(entry);
+        }
+        // A block without final tasks has no row.
+        if !revoked.is_empty() {
+            self.conn.prepare_cached("DELETE FROM final_block WHERE finals = 0")?.execute([])?;
+        }
+        Ok(revoked)
     }
 
     fn add_output(&self, key: u64, output: &FinalOutput) -> Result<(), StoreError> {

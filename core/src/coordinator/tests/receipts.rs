@@ -24,7 +24,7 @@ fn receipts_are_kept_of_what_a_worker_was_given_and_of_little_else() {
         let held = grid.worker(A).holds();
         held.into_iter().map(|index| receipt(grid.worker(A).attempt(index))).collect()
     };
-    assert!(given.len() > 2);
+    assert!(!given.is_empty());
     let made_up = |index| receipt(AttemptId { task: TaskId { job: JobId::new(1), index }, number: 77 });
     let made_up: Vec<Receipt> = (0..100).map(made_up).collect();
     let mut kept = |receipts: Vec<Receipt>| {
