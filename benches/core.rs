@@ -113,6 +113,7 @@ fn submission(quorum: u32) -> Submission {
         clock_secs: CLOCK_SECS_DEFAULT,
         priority: 0,
         on: vec![],
+        error_rate: None,
     };
     Submission {
         request: [0; 16],

@@ -10,7 +10,7 @@
 use std::{io, process::ExitCode};
 
 use talka_core::{duty::CpuPercent, ledger::Names, outcome::Execution};
-use talka_worker::{WorkerConfig, sandbox::child, trust::Trust};
+use talka_worker::{Bandwidth, WorkerConfig, sandbox::child, trust::Trust};
 use tokio_util::sync::CancellationToken;
 
 fn main() -> ExitCode {
@@ -41,6 +41,7 @@ fn work() -> anyhow::Result<()> {
         bind: Some("127.0.0.1:0".parse()?),
         trust: Trust::default(),
         names: Names::default(),
+        bandwidth: Bandwidth::default(),
         executable: std::env::current_exe()?,
         tamper: Some(lie),
     };

@@ -30,13 +30,20 @@ pub(crate) struct Collector<'a> {
     client: &'a Client,
     out: Out,
     job: u64,
+    /// Whether results that rest on one worker's word are left out.
+    final_only: bool,
     /// Failed tasks that were met so far.
     failures: Cell<u64>,
 }
 
 impl<'a> Collector<'a> {
     pub(crate) fn new(client: &'a Client, out: Out, job: u64) -> Self {
-        Self { client, out, job, failures: Cell::new(0) }
+        Self { client, out, job, final_only: false, failures: Cell::new(0) }
+    }
+
+    /// Leaves out results that rest on one worker's word, if `only`.
+    pub(crate) fn final_only(self, only: bool) -> Self {
+        Self { final_only: only, ..self }
     }
 
     /// Writes every final task into `dir`; with `follow` until the job has ended. Returns the number of
@@ -126,7 +133,8 @@ impl<'a> Collector<'a> {
         follow: bool,
         with_output: bool,
     ) -> Result<tonic::Streaming<wire::TaskResult>, tonic::Status> {
-        let request = wire::ResultsRequest { job: self.job, from, follow, with_output };
+        let final_only = self.final_only;
+        let request = wire::ResultsRequest { job: self.job, from, follow, with_output, final_only };
         Ok(self.client.jobs().results(request).await?.into_inner())
     }
 
@@ -138,7 +146,8 @@ impl<'a> Collector<'a> {
         match self.client.jobs().get(wire::JobRequest { job: self.job }).await {
             Ok(info) => {
                 let info = info.into_inner();
-                Ok(view::is_final(&info) && count >= info.done + info.failed)
+                let left_out = if self.final_only { info.provisional } else { 0 };
+                Ok(view::is_final(&info) && count + left_out >= info.done + info.failed)
             }
             Err(status) if crate::error::is_transient(&status) => Ok(false),
             Err(status) => Err(Failure::from(status).into()),
@@ -227,6 +236,7 @@ mod tests {
     #[test]
     fn a_failure_shows_its_input_its_reason_and_the_end_of_its_log() {
         let line = ResultLine {
+            provisional: false,
             index: 17,
             input: Some("a\x1b.csv".into()),
             state: "failed",

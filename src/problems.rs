@@ -1,6 +1,8 @@
 //! What is wrong with a command line, all of it at once.
 
-use std::{fmt::Display, str::FromStr};
+use std::{fmt::Display, num::NonZeroU64, str::FromStr};
+
+use talka_core::{limits, quantities::Bytes};
 
 use crate::error::Failure;
 
@@ -30,6 +32,18 @@ impl Problems {
             self.add(format!("{flag} {text}: {error}"));
             default
         })
+    }
+
+    /// The value of a flag that bounds how many bytes go over the network in a second.
+    pub(crate) fn rate(&mut self, flag: &str, text: Option<&str>) -> Option<NonZeroU64> {
+        let rate: Option<Bytes> = self.optional(flag, text);
+        let least = Bytes::new(limits::RATE_LIMIT_MIN);
+        if rate.is_some_and(|rate| rate < least) {
+            self.add(format!(
+                "{flag} must be at least {least} per second: others take a slower peer for a dead one"
+            ));
+        }
+        rate.and_then(|rate| NonZeroU64::new(rate.get()))
     }
 
     /// The value of a flag that has no default.

@@ -223,6 +223,7 @@ mod tests {
             clock_secs: 0,
             priority: 0,
             on: vec![],
+            error_rate: None,
         };
         raw.validate().expect("valid")
     }

@@ -29,6 +29,9 @@ pub(crate) struct ResultLine {
     pub(crate) input: Option<String>,
     /// `done` or `failed`.
     pub(crate) state: &'static str,
+    /// Whether it rests on one worker's word until that worker's next check.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) provisional: bool,
     /// What was agreed on, if anything was.
     pub(crate) digest: Option<String>,
     /// Executed operators.
@@ -163,7 +166,18 @@ mod tests {
 
     fn line(index: u64, state: &'static str) -> ResultLine {
         let (digest, peers) = (Some("ab".into()), vec!["cd".into()]);
-        ResultLine { index, input: None, state, digest, fuel: 7, attempts: 2, peers, reason: None }
+        let provisional = false;
+        ResultLine {
+            index,
+            input: None,
+            state,
+            provisional,
+            digest,
+            fuel: 7,
+            attempts: 2,
+            peers,
+            reason: None,
+        }
     }
 
     fn output(files: &[(&str, &[u8])]) -> Output {

@@ -5,7 +5,7 @@ use serde::Serialize;
 use talka_core::{
     job::JobState,
     outcome::Exit,
-    quantities::{Bytes, Credit},
+    quantities::{Bytes, Credit, Ppm},
 };
 use talka_proto::{convert, wire};
 
@@ -32,6 +32,13 @@ pub(crate) struct JobView {
     pub(crate) tasks: u64,
     pub(crate) done: u64,
     pub(crate) failed: u64,
+    /// Of those done and failed: what rests on one worker's word until its next check.
+    pub(crate) provisional: u64,
+    /// Of those done and failed: all others.
+    #[serde(rename = "final")]
+    pub(crate) settled: u64,
+    /// Results that were accepted and taken back.
+    pub(crate) revoked: u64,
     pub(crate) cancelled: u64,
     pub(crate) running: u64,
     pub(crate) attempts: u64,
@@ -66,6 +73,9 @@ impl JobView {
             tasks: info.tasks,
             done: info.done,
             failed: info.failed,
+            provisional: info.provisional,
+            settled: (info.done + info.failed).saturating_sub(info.provisional),
+            revoked: info.revoked,
             cancelled: info.cancelled,
             running: info.running,
             attempts: info.attempts,
@@ -162,6 +172,10 @@ pub(crate) struct SpecView {
     pub(crate) output_bytes: u64,
     pub(crate) deadline_secs: f64,
     pub(crate) quorum: u32,
+    /// Instead of the quorum: wrong results among those that are accepted, at most.
+    pub(crate) error_rate: Option<f64>,
+    /// Liars among those that nothing is known of, as assumed.
+    pub(crate) liars: Option<f64>,
     pub(crate) seed: u64,
     /// The only peers that get attempts; any when empty.
     pub(crate) on: Vec<String>,
@@ -195,6 +209,8 @@ impl From<&wire::JobSpec> for SpecView {
             output_bytes: spec.output_bytes,
             deadline_secs: secs_between(0, spec.deadline_millis),
             quorum: spec.quorum,
+            error_rate: (spec.error_ppm > 0).then(|| Ppm::new(spec.error_ppm).as_fraction()),
+            liars: (spec.error_ppm > 0).then(|| Ppm::new(spec.liars_ppm).as_fraction()),
             seed: spec.seed,
             on: spec.on.iter().map(|peer| peer_text(peer)).collect(),
         }
@@ -321,6 +337,7 @@ pub(crate) fn result_line(result: &wire::TaskResult) -> ResultLine {
         index: result.index,
         input: (!result.input.is_empty()).then(|| result.input.clone()),
         state: if done { "done" } else { "failed" },
+        provisional: result.provisional,
         digest: digest_text(&result.digest),
         fuel: result.fuel,
         attempts: result.attempts,

@@ -164,6 +164,7 @@ fn job_row() -> JobRow {
         clock_secs: 0,
         priority: 0,
         on: vec![],
+        error_rate: None,
     };
     let spec = spec.validate().expect("valid");
     let submission = Submission { request: [0; 16], submitter: PeerId::new([0; 32]), spec, signature: None };

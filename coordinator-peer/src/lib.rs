@@ -49,6 +49,8 @@ pub struct CoordinatorConfig {
     pub tls: Option<Tls>,
     /// How long a worker that lost its connection keeps its leases.
     pub reconnect_grace: Duration,
+    /// Most bytes of blobs per second that it sends to all peers together; no limit unless set.
+    pub upload_per_second: Option<std::num::NonZeroU64>,
 }
 
 /// A coordinator that serves.

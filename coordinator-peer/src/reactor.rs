@@ -81,6 +81,8 @@ pub(crate) enum Event {
     OutputLost { task: TaskId, bad: Vec<u32> },
     /// A worker wants a blob.
     Providers(PeerId, BlobHash, oneshot::Sender<Answer>),
+    /// A worker wants to know who exchanges pieces of a blob, and may take part itself. `None` if no job needs it.
+    Members { asker: PeerId, hash: BlobHash, takes_part: bool, reply: oneshot::Sender<Option<Vec<PeerId>>> },
     /// A worker has a blob, has lost it, or could not get it.
     Announce(PeerId, BlobHash, Announcement),
     /// A question. It must be quick: everybody waits for it.
@@ -352,6 +354,12 @@ impl Reactor {
             Event::Providers(peer, hash, reply) => {
                 drop(reply.send(self.tracker.providers(now, peer, hash)));
             }
+            Event::Members { asker, hash, takes_part, reply } => {
+                // Keys are free: only who had a session is named to others.
+                let takes_part = takes_part && self.coordinator.knows(asker);
+                let mut draw = |below: u32| rand::random_range(0..below);
+                drop(reply.send(self.tracker.members(now, asker, hash, takes_part, &mut draw)));
+            }
             Event::Announce(peer, hash, Announcement::Have) => {
                 self.tracker.announce(peer, hash);
             }
@@ -377,7 +385,10 @@ impl Reactor {
             return Ok(());
         }
         let mut round = std::mem::take(&mut self.gathering);
-        let batch = std::mem::take(&mut round.fx.batch);
+        let mut batch = std::mem::take(&mut round.fx.batch);
+        if batch.at == Timestamp::default() && !batch.revoked.is_empty() {
+            batch.at = clock::now();
+        }
         // One round is much like the next.
         self.gathering.fx.batch.finals.reserve(batch.finals.len());
         if batch.is_empty() {

@@ -12,10 +12,11 @@ use talka_core::{
     ids::JobId,
     job::{Inputs, JobState},
     limits,
+    trust::AuditKey,
 };
 use talka_peer::{
     Cause, Router,
-    blobs::{self, AdmitAll, BlobError, BlobServer, BlobStore, REVERSE_ALPN, ReverseProviders},
+    blobs::{self, AdmitAll, BlobError, BlobServer, BlobStore, REVERSE_ALPN, ReverseProviders, Serving},
     connections::ConnectionLimits,
     endpoint::{BindError, EndpointConfig, PeerEndpoint},
     files::{Existing, write_durably},
@@ -130,6 +131,8 @@ pub async fn run(
     }
     fs::create_dir_all(dir).map_err(|source| file_error(dir, source))?;
     let identity = Identity::load_or_create(dir)?;
+    // The same after each restart, and known to nobody else.
+    let audit_key = AuditKey::new(identity.derived_key("talka-1 audits"));
     // Takes the lock, so that a second coordinator on this directory disturbs nothing.
     let mut store: Box<dyn Store> =
         Box::new(SqliteStore::open(dir, identity.peer_id()).map_err(store_failed)?);
@@ -149,7 +152,7 @@ pub async fn run(
     let fetcher = Fetcher::new(endpoint.clone(), blobs.clone(), Some(reverse.clone()));
     let submissions = Submissions::new(blobs.clone(), fetcher.clone(), endpoint.address());
     let snapshot = store.load().map_err(store_failed)?;
-    let (restored, fx, indices) = restore(&config, snapshot, &submissions).await?;
+    let (restored, fx, indices) = restore(&config, audit_key, snapshot, &submissions).await?;
     let reader = store.reader();
     let writer = Writer::start(store).map_err(|source| task("the store thread", source))?;
     let (to_fetch, wanted) = mpsc::channel::<FetchOutput>(limits::OUTPUT_FETCHES_MAX);
@@ -161,10 +164,11 @@ pub async fn run(
     let context = Context { identity, reactor: handle.clone(), reader, inputs: indices, submissions };
     let server = server_of(context, token, connections.clone())?;
     let (peers, streams) = PeerHandler::new(connections.clone());
+    let serving = Serving { upload: config.upload_per_second, is_source: true };
     let router: Router = endpoint
         .router(&connections)
         .accept(rpc::ALPN, peers)
-        .accept(blobs::ALPN, BlobServer::new(&blobs, AdmitAll, None, connections.clone()))
+        .accept(blobs::ALPN, BlobServer::with(&blobs, AdmitAll, serving, connections.clone()))
         .accept(REVERSE_ALPN, reverse)
         .spawn();
     let http = match config.http {
@@ -234,11 +238,12 @@ fn server_of(
 /// Loads the state, and the input indices of the jobs that still run.
 async fn restore(
     config: &CoordinatorConfig,
+    audit_key: AuditKey,
     snapshot: Snapshot,
     submissions: &Submissions,
 ) -> Result<(Coordinator, Effects, InputIndices), CoordinatorError> {
     let mut fx = Effects::default();
-    let settings = Config { reconnect_grace: config.reconnect_grace, ..Config::default() };
+    let settings = Config { reconnect_grace: config.reconnect_grace, audit_key, ..Config::default() };
     let coordinator = Coordinator::restore(settings, clock::now(), snapshot, &mut fx);
     let indices = InputIndices::default();
     for job in coordinator.jobs(None, usize::MAX) {

@@ -11,7 +11,8 @@ use crate::{
     ids::{BlobHash, PeerId},
     limits,
     precedence::Priority,
-    quantities::{Bytes, Fuel},
+    quantities::{Bytes, Fuel, Ppm},
+    trust::Policy,
 };
 
 /// The variable that tells a program which task it is.
@@ -121,7 +122,7 @@ pub struct RawJobSpec {
     pub datasets: Vec<Dataset>,
     /// Bounds of one task.
     pub limits: TaskLimits,
-    /// Attempts that must agree.
+    /// Attempts that must agree, unless there is an error rate.
     pub quorum: u32,
     /// Seed of the random stream, together with the index.
     pub seed: u64,
@@ -133,6 +134,24 @@ pub struct RawJobSpec {
     /// The only peers that may get attempts; anybody when empty.
     #[serde(default)]
     pub on: Vec<PeerId>,
+    /// Accept answers by what is known of those who gave them, and not by their number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error_rate: Option<ErrorRate>,
+}
+
+/// How certain results must be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErrorRate {
+    /// Wrong results among those that are accepted.
+    pub error: Ppm,
+    /// Liars among those that nothing is known of.
+    pub liars: Ppm,
+}
+
+impl Default for ErrorRate {
+    fn default() -> Self {
+        Self { error: Ppm::new(limits::ERROR_RATE_PPM_DEFAULT), liars: Ppm::new(limits::LIARS_PPM_DEFAULT) }
+    }
 }
 
 /// A job that breaks no rule.
@@ -141,6 +160,7 @@ pub struct RawJobSpec {
 pub struct JobSpec {
     raw: RawJobSpec,
     quorum: NonZeroU32,
+    policy: Policy,
     priority: Priority,
 }
 
@@ -193,6 +213,13 @@ impl RawJobSpec {
             let max = limits::QUORUM_MAX;
             problems.push(format!("quorum {} is not between 1 and {max}", self.quorum));
         }
+        let policy = match self.error_rate {
+            Some(ErrorRate { error, liars }) => Policy::error_rate(error.get(), liars.get()),
+            None => Policy::quorum(self.quorum),
+        };
+        if let (Err(problem), true) = (policy, self.error_rate.is_some()) {
+            problems.push(problem.to_string());
+        }
         let priority = Priority::new(self.priority);
         if let Err(problem) = priority {
             problems.push(problem.to_string());
@@ -202,9 +229,9 @@ impl RawJobSpec {
         self.check_targets(&mut problems);
         self.env.sort();
         self.datasets.sort_by(|a, b| a.name.cmp(&b.name));
-        match (quorum, priority) {
-            (Some(quorum), Ok(priority)) if problems.is_empty() => {
-                Ok(JobSpec { raw: self, quorum, priority })
+        match (quorum, policy, priority) {
+            (Some(quorum), Ok(policy), Ok(priority)) if problems.is_empty() => {
+                Ok(JobSpec { raw: self, quorum, policy, priority })
             }
             _ => Err(InvalidJob { problems }),
         }
@@ -280,7 +307,7 @@ impl RawJobSpec {
         let peers = self.on.len();
         over(problems, "on", peers as u64, limits::JOB_TARGETS_MAX as u64, "peers");
         let quorum = usize::try_from(self.quorum).unwrap_or(usize::MAX);
-        if peers > 0 && quorum > peers {
+        if peers > 0 && quorum > peers && self.error_rate.is_none() {
             problems.push(format!(
                 "quorum {quorum} can't be reached by the {peers} peer(s) that the job is meant for; name more of \
                  them or lower --quorum"
@@ -316,9 +343,14 @@ pub fn is_file_name(name: &str) -> bool {
 }
 
 impl JobSpec {
-    /// Attempts that must agree.
+    /// Attempts that must agree, if nothing else decides.
     pub fn quorum(&self) -> u32 {
         self.quorum.get()
+    }
+
+    /// What decides when answers suffice.
+    pub fn policy(&self) -> Policy {
+        self.policy
     }
 
     /// Where it stands among its submitter's jobs when it begins.
@@ -420,6 +452,7 @@ pub(crate) mod tests {
             clock_secs: CLOCK_SECS_DEFAULT,
             priority: 0,
             on: vec![],
+            error_rate: None,
         }
     }
 

@@ -15,6 +15,7 @@
 //! | [`quantities`] | fuel, bytes, credit, time |
 //! | [`limits`] | every bound, with its unit and its reason |
 //! | [`job`] | what a submitter asks for, raw and validated |
+//! | [`placement`] | where peers come from, and who may stand beside whom |
 //! | [`precedence`] | who goes first: weights of submitters, priorities of jobs |
 //! | [`outcome`] | how an execution can end |
 //! | [`digest`] | what must agree between two executions, as one hash |
@@ -48,6 +49,7 @@ pub mod limits;
 pub mod mutants;
 pub mod outcome;
 pub mod packing;
+pub mod placement;
 pub mod precedence;
 pub mod quantities;
 pub mod signing;

@@ -210,6 +210,8 @@ pub const RECALL_WAIT_MIN: Duration = Duration::from_millis(100);
 pub const RECALL_JOBS_MAX: usize = 16;
 /// Leases of each of them that are searched, newest first: those wait longest.
 pub const RECALL_LEASES_MAX: usize = 16;
+/// Attempts that are looked at in all of that: a hundredth of a millisecond.
+pub const RECALL_ITEMS_MAX: usize = 512;
 /// Idle workers for which work that waits elsewhere is looked for again in one go.
 pub const RECALL_WORKERS_MAX: usize = 64;
 /// Peers that are named for each reason why workers are passed over.
@@ -384,6 +386,8 @@ pub const SWARM_REQUESTS_PER_PROVIDER: usize = 2;
 pub const SWARM_REQUESTS_MAX: usize = 24;
 /// Peers of which the pieces of one blob are followed, its source aside: each is a connection.
 pub const SWARM_PROVIDERS_MAX: usize = 24;
+/// Lowest limit that an owner may set for what is sent or taken per second: one piece takes 16 seconds then.
+pub const RATE_LIMIT_MIN: u64 = 64 << 10;
 /// Time without a single piece after which a fetch is given up, to be tried again later.
 pub const SWARM_GIVE_UP_AFTER: Duration = Duration::from_mins(1);
 /// Members that are remembered of the exchange of one blob; of more, a peer could not speak with all anyway.
@@ -403,6 +407,9 @@ pub const UPLOAD_SLOTS: usize = 3;
 pub const UPLOADS_PER_PEER_MAX: usize = 8;
 /// Requests that wait for a slot, before others are refused.
 pub const UPLOADS_WAITING_MAX: usize = 256;
+/// Time for which nothing of an upload leaves, after which it has no slot any more and its peer gets no other: whoever
+/// does not read must not keep others waiting.
+pub const UPLOAD_STUCK_AFTER: Duration = Duration::from_secs(2);
 /// Longest wait for a slot before whoever asked is told to ask others: well below [`PROVIDER_STALL_MAX`].
 pub const UPLOAD_WAIT_MAX: Duration = Duration::from_secs(4);
 /// Blobs of which a peer remembers how often it sent each piece.

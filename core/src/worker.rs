@@ -404,9 +404,9 @@ impl Worker {
             let Some(job) = self.jobs.get_mut(&job) else { continue };
             job.queue.retain(|queued| {
                 let attempt = queued.assignment.attempt;
-                let gives = queued.is_fresh() && wanted.contains(&attempt);
-                given.extend(gives.then_some(attempt));
-                !gives
+                let goes = queued.is_fresh() && wanted.contains(&attempt);
+                given.extend(goes.then_some(attempt));
+                !goes
             });
         }
         for attempt in &given {

@@ -73,6 +73,12 @@ impl Identity {
         Self(SecretKey::generate())
     }
 
+    /// A secret for one purpose, which `context` names: the same as long as the key is, and no way back to it
+    /// (BLAKE3 in its mode for deriving keys).
+    pub fn derived_key(&self, context: &str) -> [u8; 32] {
+        blake3::derive_key(context, &self.0.to_bytes())
+    }
+
     /// The key of `data_dir`, made now with mode 0600 if it has none yet.
     pub fn load_or_create(data_dir: &Path) -> Result<Self, IdentityError> {
         let path = data_dir.join(KEY_FILE);

@@ -17,6 +17,7 @@
 //! | [`rpc`] | gRPC over iroh and TCP: server, client, who may call what |
 //! | [`blobs`] | the verified store, who may fetch from it, and fetching from peers that can't be dialed |
 //! | [`transfer`] | getting a blob from others, though some of them stall or lie |
+//! | [`swarm`] | getting a blob from many others at once, while others get it from here |
 //! | [`bucket`] | token buckets |
 //! | [`text`] | bytes as text |
 //!
@@ -41,12 +42,14 @@
 pub mod address;
 pub mod blobs;
 pub mod bucket;
+mod clock;
 pub mod connections;
 pub mod endpoint;
 pub mod files;
 pub mod identity;
 mod port;
 pub mod rpc;
+pub mod swarm;
 pub mod text;
 pub mod ticket;
 pub mod transfer;

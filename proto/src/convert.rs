@@ -9,10 +9,10 @@ use bytes::Bytes as RawBytes;
 use talka_core::{
     coordinator::{Capacity, LeaseItem, LeaseRow, Report, ReportOutcome, ReportOutput, ToWorker},
     ids::{AttemptId, BlobHash, InputDigest, JobId, OutcomeDigest, PeerId, ResultDigest, TaskId},
-    job::{BlobRef, Dataset, Inputs, JobSpec, RawJobSpec, TaskLimits},
+    job::{BlobRef, Dataset, ErrorRate, Inputs, JobSpec, RawJobSpec, TaskLimits},
     limits,
     outcome::{Exit, NoResult, Output},
-    quantities::{Bytes, Credit, Fuel},
+    quantities::{Bytes, Credit, Fuel, Ppm},
     worker::Assignment,
 };
 
@@ -308,6 +308,8 @@ impl From<&JobSpec> for wire::JobSpec {
             clock_secs: spec.clock_secs,
             priority: spec.priority().get(),
             on: spec.on.iter().map(|peer| id_bytes(peer.as_bytes())).collect(),
+            error_ppm: spec.error_rate.map_or(0, |rate| rate.error.get()),
+            liars_ppm: spec.error_rate.map_or(0, |rate| rate.liars.get()),
         }
     }
 }
@@ -345,6 +347,8 @@ impl TryFrom<wire::JobSpec> for JobSpec {
             clock_secs: spec.clock_secs,
             priority: spec.priority.into(),
             on: spec.on.iter().map(|peer| id("on", peer)).collect::<Result<_, InvalidMessage>>()?,
+            error_rate: (spec.error_ppm > 0)
+                .then(|| ErrorRate { error: Ppm::new(spec.error_ppm), liars: Ppm::new(spec.liars_ppm) }),
         };
         raw.validate().map_err(|error| InvalidMessage::new("spec", error.to_string()))
     }
@@ -452,6 +456,7 @@ mod tests {
             clock_secs: CLOCK_SECS_DEFAULT,
             priority: -7,
             on: vec![PeerId::new([1; 32]), PeerId::new([2; 32]), PeerId::new([3; 32])],
+            error_rate: Some(ErrorRate { error: Ppm::new(10), liars: Ppm::new(200_000) }),
         }
         .validate()
         .expect("a valid job")

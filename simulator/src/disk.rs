@@ -7,10 +7,12 @@ use std::{
 
 use talka_core::{
     coordinator::{
-        Batch, CreditDelta, FinalRow, JobRow, JobSnapshot, LeaseRow, PeerRow, PendingRow, ShardRow, Snapshot,
+        Batch, CreditDelta, FinalRow, InviteRow, JobRow, JobSnapshot, LeaseRow, PeerRow, PendingRow,
+        RecordRow, ShardRow, Snapshot,
     },
     ids::{AttemptId, JobId, LeaseId, PeerId, PeerNo, TaskId},
     job::JobState,
+    placement::InviteId,
     precedence::Weight,
     quantities::Timestamp,
 };
@@ -29,6 +31,9 @@ pub(crate) struct Disk {
     pending: BTreeMap<AttemptId, PendingRow>,
     finals: BTreeMap<TaskId, FinalRow>,
     credit: BTreeMap<PeerNo, CreditDelta>,
+    provisional: BTreeMap<TaskId, (AttemptId, PendingRow)>,
+    records: BTreeMap<PeerNo, RecordRow>,
+    invites: BTreeMap<InviteId, InviteRow>,
     weights: BTreeMap<PeerNo, Weight>,
     numbers: BTreeMap<PeerId, PeerNo>,
     /// Open leases of each peer, and how many attempts they have.
@@ -81,6 +86,13 @@ impl Disk {
             sound(self.peers.contains_key(peer), || format!("a weight of peer {peer}, which nobody knows"));
             self.weights.insert(*peer, *weight);
         }
+        for task in &batch.cleared {
+            self.pending.extract_if(attempts_of(*task, *task), |_, _| true).for_each(drop);
+        }
+        for task in &batch.revoked {
+            self.finals.remove(task);
+            self.provisional.remove(task);
+        }
         // An attempt may be leased and reported in one batch, and so may be closed what others opened.
         for lease in batch.leases_opened.values() {
             let before = self.leases.insert(lease.lease, LeaseRow::clone(lease));
@@ -97,6 +109,15 @@ impl Disk {
         for (id, row) in &batch.pending {
             self.pending.insert(*id, row.clone());
         }
+        for (id, row) in &batch.provisional {
+            self.provisional.insert(id.task, (*id, row.clone()));
+        }
+        for task in &batch.confirmed {
+            self.provisional.remove(task);
+        }
+        self.records.extend(&batch.records);
+        self.invites.extend(&batch.invites);
+        self.invites.retain(|_, row| row.uses > 0);
         for (peer, delta) in &batch.credit {
             let sum = self.credit.entry(*peer).or_default();
             sum.credit += delta.credit;
@@ -158,6 +179,15 @@ impl Disk {
 
     pub(crate) fn is_final(&self, task: TaskId) -> bool {
         self.finals.contains_key(&task)
+    }
+
+    /// Whether its result rests on one worker's word.
+    pub(crate) fn is_provisional(&self, task: TaskId) -> bool {
+        self.provisional.contains_key(&task)
+    }
+
+    pub(crate) fn final_row(&self, task: TaskId) -> Option<&FinalRow> {
+        self.finals.get(&task)
     }
 
     /// Who a number stands for, or will when the batch is durable.
@@ -229,11 +259,23 @@ impl Disk {
                 leases: self.leases.values().filter(|lease| lease.job == *id).cloned().collect(),
                 pending: pending.map(|(attempt, row)| (*attempt, row.clone())).collect(),
                 open: self.open_in(entry),
+                provisional: self
+                    .provisional
+                    .values()
+                    .filter(|(attempt, _)| attempt.task.job == *id && entry.0.ended.is_none())
+                    .cloned()
+                    .collect(),
             }
         };
         let peers = self.peers.iter().map(|(no, id)| PeerRow { no: *no, id: *id });
-        let weights = self.weights.clone();
-        Snapshot { peers: peers.collect(), weights, jobs: self.jobs.iter().map(job).collect() }
+        let (weights, records) = (self.weights.clone(), self.records.clone());
+        Snapshot {
+            peers: peers.collect(),
+            weights,
+            records,
+            invites: self.invites.clone(),
+            jobs: self.jobs.iter().map(job).collect(),
+        }
     }
 
     /// What came of it all.

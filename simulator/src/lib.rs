@@ -29,6 +29,8 @@
 //! | `truth` | what every task should give |
 //! | [`swarm`] | one blob and hundreds of peers, over modelled links |
 //!
+//! [`population`] is the other simulator: statistics of large populations under a policy of trust.
+//!
 //! ```
 //! use talka_simulator::{Scenario, run};
 //!
@@ -49,6 +51,7 @@ mod hub;
 mod invariants;
 mod network;
 mod partitions;
+pub mod population;
 mod report;
 mod scenario;
 mod seeds;

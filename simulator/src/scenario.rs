@@ -3,7 +3,7 @@
 use std::{ops::RangeInclusive, time::Duration};
 
 use rand::{RngExt, SeedableRng, rngs::StdRng};
-use talka_core::limits;
+use talka_core::{job::ErrorRate, limits, quantities::Ppm};
 
 /// A grid, its jobs and its faults. Where a range is given, each worker, job or message draws from it.
 #[derive(Debug, Clone, PartialEq)]
@@ -33,6 +33,8 @@ pub struct Scenario {
     pub tasks: RangeInclusive<u64>,
     /// Quorum of a job; at most the number of honest workers, so that every job can end.
     pub quorum: RangeInclusive<u32>,
+    /// Every third job weighs answers by who gave them instead of counting them, where there are honest workers enough.
+    pub error_rate: Option<ErrorRate>,
     /// Mean time of a task on a worker that is not slow.
     pub task_time: RangeInclusive<Duration>,
     /// Share of jobs whose outputs are too large for a report.
@@ -108,6 +110,7 @@ impl Scenario {
             submitters: 2,
             tasks: 1..=100,
             quorum: 1..=2,
+            error_rate: None,
             task_time: millis(1, 500),
             large_outputs: 0.25,
             cancelled: 0.0,
@@ -157,7 +160,7 @@ impl Scenario {
             submitted_within: Duration::from_secs(30),
             inspect_every: 1000,
             faults: Faults {
-                until: Duration::from_secs(60),
+                until: Duration::from_mins(1),
                 latency: millis(5, 200),
                 commit: millis(1, 50),
                 session_life: mean(120),
@@ -165,7 +168,7 @@ impl Scenario {
                 pause_every: mean(120),
                 coordinator_life: mean(20),
                 downtime: millis(10, 10_000),
-                clock_error: Duration::from_secs(60),
+                clock_error: Duration::from_mins(1),
                 clock_jump_every: mean(30),
                 loss: 0.02,
                 partition_every: mean(20),
@@ -210,6 +213,11 @@ impl Scenario {
         let (partition_every, clock_jump_every) = (often(&mut rng, 10, 60), often(&mut rng, 10, 60));
         let reconnect_grace =
             if rng.random_bool(0.5) { Duration::from_secs(2) } else { limits::RECONNECT_GRACE };
+        // Drawn apart, so that what else a seed stands for stays the same.
+        let mut apart = StdRng::seed_from_u64(seed ^ 0x6572_726f_7273);
+        let errors = [1_000, 50_000, 100_000];
+        let error = errors.get(apart.random_range(0..4_usize)).map(|error| Ppm::new(*error));
+        let error_rate = error.map(|error| ErrorRate { error, liars: Ppm::new(50_000) });
         // Few grids have tasks enough to meet the bounds.
         let tasks_max = if rng.random_bool(0.1) { 4000 } else { 200 };
         Self {
@@ -225,6 +233,7 @@ impl Scenario {
             submitters: rng.random_range(1..=3),
             tasks: 1..=rng.random_range(1..=tasks_max),
             quorum: 1..=rng.random_range(1..=3),
+            error_rate,
             task_time: millis(1, task_millis),
             large_outputs,
             cancelled,

@@ -41,10 +41,10 @@ impl std::error::Error for Failure {}
 /// Runs the [rough](Scenario::rough) grid of a seed. If something breaks, it is run again for its last events.
 pub fn check(seed: u64) -> Result<Report, Box<Failure>> {
     let scenario = Scenario::rough(seed);
-    run(seed, &scenario).map_err(|_| replayed(seed, &scenario))
+    run(seed, &scenario).map_err(|_| Box::new(replayed(seed, &scenario)))
 }
 
-fn replayed(seed: u64, scenario: &Scenario) -> Box<Failure> {
+fn replayed(seed: u64, scenario: &Scenario) -> Failure {
     let mut last = VecDeque::new();
     let again = run_logged(seed, scenario, &mut |at, line| {
         last.push_back(format!("{:>12.3} {line}", at.as_secs_f64()));
@@ -57,5 +57,5 @@ fn replayed(seed: u64, scenario: &Scenario) -> Box<Failure> {
         at: std::time::Duration::ZERO,
         what: "the same seed gives another run".into(),
     });
-    Box::new(Failure { seed, violation, last_events: last.into() })
+    Failure { seed, violation, last_events: last.into() }
 }

@@ -17,6 +17,9 @@ use crate::{
 /// Time until a request that was not answered is made again.
 const RETRY: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(5);
 
+/// Honest workers of whom nothing is known that together always suffice for the smallest error rate of a scenario.
+const HONEST_MIN: u32 = 4;
+
 /// One job, from the submitter's side.
 #[derive(Debug)]
 pub(crate) struct Submitter {
@@ -78,6 +81,7 @@ impl World<'_> {
                 clock_secs: CLOCK_SECS_DEFAULT,
                 priority: i64::from(number % 5) - 2,
                 on: vec![],
+                error_rate: scenario.error_rate.filter(|_| number % 3 == 2 && scenario.honest >= HONEST_MIN),
             };
             let Ok(spec) = raw.validate() else { panic!("the scenario asks for invalid jobs") };
             let mut request = [0; 16];

@@ -60,6 +60,7 @@ impl Behaviour {
 
 /// A volunteer and its worker.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is true or not whatever the others are")]
 pub(crate) struct Volunteer {
     pub(crate) id: PeerId,
     pub(crate) life: Life,

@@ -11,6 +11,7 @@
 //! | [`subject`] | the coordinator process that those two measure |
 //! | [`submitter`] | who submits to it |
 //! | [`quantiles`] | medians and tails |
+//! | [`swarm`] | peers that fetch a blob from each other |
 
 mod dispatch;
 mod empty;
@@ -21,6 +22,7 @@ mod quantiles;
 mod report;
 mod subject;
 mod submitter;
+pub(crate) mod swarm;
 
 use std::{fmt::Display, process::ExitCode, time::Duration};
 

@@ -68,6 +68,7 @@ impl Submitter {
             clock_secs: CLOCK_SECS_DEFAULT,
             priority: 0,
             on: vec![],
+            error_rate: None,
         };
         raw.validate().context("the job breaks a limit of the grid")
     }
@@ -109,7 +110,8 @@ impl Submitter {
 
     /// Waits for the result of a job of one task.
     pub(super) async fn result(&self, job: u64) -> anyhow::Result<wire::TaskResult> {
-        let request = wire::ResultsRequest { job, from: 0, follow: true, with_output: true };
+        let request =
+            wire::ResultsRequest { job, from: 0, follow: true, with_output: true, final_only: false };
         let mut results = self.jobs.clone().results(request).await?.into_inner();
         let result = results.message().await?.context("the job has no result")?;
         ensure!(view::is_done(&result), "the empty task failed: {}", result.reason);

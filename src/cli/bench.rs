@@ -8,7 +8,10 @@ use clap::{Args, Subcommand, builder::FalseyValueParser};
 
 use self::load::{DispatchFlags, LatencyFlags};
 use crate::{
-    bench::{self, SandboxConfig},
+    bench::{
+        self, SandboxConfig,
+        swarm::{SwarmConfig, SwarmPeerConfig},
+    },
     error::Failure,
     output::Out,
     problems::Problems,
@@ -26,10 +29,87 @@ const ROUNDS_MAX: u32 = 100;
 pub(crate) enum BenchCommand {
     /// Compare the sandbox with bare metal.
     Sandbox(SandboxFlags),
+    /// Let peers fetch a blob from each other.
+    Swarm(SwarmFlags),
+    /// One peer of `talka bench swarm`.
+    #[command(hide = true)]
+    SwarmPeer(SwarmPeerFlags),
     /// Find out how many tasks a coordinator hands out, and what each costs it.
     Dispatch(DispatchFlags),
     /// Find out how long one tiny task takes, from its submission to its result.
     Latency(LatencyFlags),
+}
+
+/// `talka bench swarm`.
+#[derive(Debug, Default, Args)]
+#[command(after_help = "Example:\n  talka bench swarm --peers 8 --mib 128 --uplink 8\n\n\
+    Starts a source and as many peers as asked for, real processes on loopback, and lets all of them\n\
+    fetch one blob without pattern. Shows how often the source had to send it, how long the last peer\n\
+    took, and the shortest time that any way of spreading it could take with such uplinks.\n\n\
+    With --json: {\"peers\", \"mib\", \"uplink_mb_s\", \"seed_upload_ratio\", \"wall_secs\",\n\
+    \"fluid_bound_secs\", \"cpu_secs\", \"seed_only\"}; null where no cap was set.")]
+pub(crate) struct SwarmFlags {
+    /// Peers that fetch [default: 4].
+    #[arg(long, value_name = "NUMBER", env = "TALKA_PEERS")]
+    peers: Option<String>,
+    /// Size of the blob in MiB [default: 64].
+    #[arg(long, value_name = "NUMBER", env = "TALKA_MIB")]
+    mib: Option<String>,
+    /// What each of them, the source included, can send, in MB (10^6 bytes) per second [default: no limit].
+    #[arg(long, value_name = "NUMBER", env = "TALKA_UPLINK")]
+    uplink: Option<String>,
+    /// Peers fetch from the source alone, for comparison.
+    #[arg(long, env = "TALKA_SEED_ONLY", value_parser = FalseyValueParser::new())]
+    seed_only: bool,
+}
+
+/// `talka bench swarm-peer`: told what to do by lines on standard input.
+#[derive(Debug, Default, Args)]
+pub(crate) struct SwarmPeerFlags {
+    /// Most bytes per second to send.
+    #[arg(long, value_name = "SIZE", env = "TALKA_UPLOAD_LIMIT")]
+    upload_limit: Option<String>,
+    /// Size of a blob to make and to serve.
+    #[arg(long, value_name = "SIZE", env = "TALKA_SEED_BLOB")]
+    seed_blob: Option<String>,
+}
+
+impl TryFrom<SwarmFlags> for SwarmConfig {
+    type Error = Failure;
+
+    fn try_from(flags: SwarmFlags) -> Result<Self, Failure> {
+        /// Processes on one machine.
+        const PEERS_MAX: u32 = 64;
+        /// Each peer keeps a copy on the disk of this machine.
+        const MIB_MAX: u64 = 4096;
+        /// As for an owner's limit.
+        const UPLINK_MIN: f64 = 0.1;
+        let mut problems = Problems::default();
+        let peers: u32 = problems.parsed("--peers", flags.peers.as_deref(), 4);
+        if !(1..=PEERS_MAX).contains(&peers) {
+            problems.add(format!("--peers must be 1 to {PEERS_MAX}"));
+        }
+        let mib: u64 = problems.parsed("--mib", flags.mib.as_deref(), 64);
+        if !(1..=MIB_MAX).contains(&mib) {
+            problems.add(format!("--mib must be 1 to {MIB_MAX}"));
+        }
+        let uplink_mb_s: Option<f64> = problems.optional("--uplink", flags.uplink.as_deref());
+        if uplink_mb_s.is_some_and(|uplink| !(UPLINK_MIN..=1e5).contains(&uplink)) {
+            problems.add(format!("--uplink must be {UPLINK_MIN} to 100000 MB/s"));
+        }
+        problems.into_result(Self { peers, mib, uplink_mb_s, seed_only: flags.seed_only })
+    }
+}
+
+impl TryFrom<SwarmPeerFlags> for SwarmPeerConfig {
+    type Error = Failure;
+
+    fn try_from(flags: SwarmPeerFlags) -> Result<Self, Failure> {
+        let mut problems = Problems::default();
+        let upload = problems.rate("--upload-limit", flags.upload_limit.as_deref());
+        let seed_blob = problems.optional("--seed-blob", flags.seed_blob.as_deref());
+        problems.into_result(Self { upload, seed_blob })
+    }
 }
 
 /// `talka bench sandbox`.
@@ -71,6 +151,8 @@ impl BenchCommand {
     pub(crate) async fn run(self, out: Out) -> anyhow::Result<ExitCode> {
         match self {
             Self::Sandbox(flags) => bench::sandbox(flags.try_into()?, out).await,
+            Self::Swarm(flags) => bench::swarm::run(flags.try_into()?, out).await,
+            Self::SwarmPeer(flags) => bench::swarm::peer(flags.try_into()?, out).await,
             Self::Dispatch(flags) => bench::dispatch(flags.try_into()?, out).await,
             Self::Latency(flags) => bench::latency(flags.count()?, out).await,
         }
@@ -80,6 +162,23 @@ impl BenchCommand {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_swarm_has_bounds() {
+        let config = |peers: &str, mib: &str, uplink: Option<&str>| {
+            SwarmConfig::try_from(SwarmFlags {
+                peers: Some(peers.into()),
+                mib: Some(mib.into()),
+                uplink: uplink.map(Into::into),
+                seed_only: false,
+            })
+        };
+        assert_eq!(config("8", "16", Some("2.5")).expect("valid").uplink_mb_s, Some(2.5));
+        let error = config("0", "99999", Some("nan")).expect_err("refused").to_string();
+        for flag in ["--peers must", "--mib must", "--uplink must"] {
+            assert!(error.contains(flag), "{error}");
+        }
+    }
 
     #[test]
     fn rounds_are_few_and_at_least_one() {

@@ -82,6 +82,9 @@ pub(crate) struct StartFlags {
     /// How long a worker that lost its connection keeps its work [default: 10s].
     #[arg(long, value_name = "TIME", env = "TALKA_RECONNECT_GRACE")]
     reconnect_grace: Option<String>,
+    /// Most bytes of data per second to send to peers, as 20MiB [default: no limit].
+    #[arg(long, value_name = "SIZE", env = "TALKA_UPLOAD_LIMIT")]
+    upload_limit: Option<String>,
     /// Stop at the end of standard input, so that it never outlives the program that started it.
     #[arg(long, env = "TALKA_UNTIL_EOF", value_parser = FalseyValueParser::new())]
     until_eof: bool,
@@ -163,6 +166,7 @@ impl TryFrom<StartFlags> for CoordinatorConfig {
         let http: Option<SocketAddr> = problems.optional("--http", flags.http.as_deref());
         let grace = Span(limits::RECONNECT_GRACE);
         let grace = problems.parsed("--reconnect-grace", flags.reconnect_grace.as_deref(), grace);
+        let upload_per_second = problems.rate("--upload-limit", flags.upload_limit.as_deref());
         let tls = flags.tls_cert.zip(flags.tls_key);
         if http.is_some_and(|http| !http.ip().is_loopback()) && tls.is_none() {
             problems
@@ -184,6 +188,7 @@ impl TryFrom<StartFlags> for CoordinatorConfig {
             http,
             tls,
             reconnect_grace: grace.0,
+            upload_per_second,
         };
         problems.into_result(config)
     }

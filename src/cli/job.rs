@@ -98,6 +98,9 @@ pub(crate) struct ResultsFlags {
     /// Wait for more until the job has ended.
     #[arg(long, env = "TALKA_FOLLOW", value_parser = FalseyValueParser::new())]
     follow: bool,
+    /// Leave out results that rest on one worker's word until its next check. With --follow they always are.
+    #[arg(long = "final", env = "TALKA_FINAL", value_parser = FalseyValueParser::new())]
+    final_only: bool,
     #[command(flatten)]
     coordinator: CoordinatorFlags,
 }
@@ -214,6 +217,13 @@ fn print_info(out: Out, info: &wire::JobInfo, now: u64) -> anyhow::Result<()> {
             "tasks",
             format!("{}: {} done, {} failed, {} cancelled", job.tasks, job.done, job.failed, job.cancelled),
         ),
+        (
+            "certainty",
+            format!(
+                "{} final, {} provisional; {} taken back and done again",
+                job.settled, job.provisional, job.revoked
+            ),
+        ),
         ("running", job.running.to_string()),
         ("attempts", job.attempts.to_string()),
         ("credit", view::credit(&info.credit_nanos).to_string()),
@@ -234,7 +244,10 @@ fn print_info(out: Out, info: &wire::JobInfo, now: u64) -> anyhow::Result<()> {
             ("fuel", format::grouped(Fuel::new(spec.fuel))),
             ("output", Bytes::new(spec.output_bytes).to_string()),
             ("deadline", format::span(spec.deadline_secs).to_string()),
-            ("quorum", spec.quorum.to_string()),
+            spec.error_rate.zip(spec.liars).map_or_else(
+                || ("quorum", spec.quorum.to_string()),
+                |(error, liars)| ("error rate", format!("{error}, if no more than {liars} of newcomers lie")),
+            ),
             ("seed", spec.seed.to_string()),
             ("on", if spec.on.is_empty() { "any peer".into() } else { spec.on.join(" ") }),
         ]);
@@ -323,9 +336,9 @@ async fn results(client: &Client, out: Out, flags: &ResultsFlags) -> anyhow::Res
     };
     let job = info.job;
     let Some(dir) = &flags.out_dir else {
-        return print_results(client, out, job, flags.follow).await;
+        return print_results(client, out, job, flags).await;
     };
-    let collector = Collector::new(client, out, job);
+    let collector = Collector::new(client, out, job).final_only(flags.final_only);
     let count = collector.into_dir(dir, flags.follow, &|print| print()).await?;
     let info = client::unary(client.jobs().get(wire::JobRequest { job })).await?;
     if out.is_json() {
@@ -338,7 +351,12 @@ async fn results(client: &Client, out: Out, flags: &ResultsFlags) -> anyhow::Res
     Ok(if info.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-async fn print_results(client: &Client, out: Out, job: u64, follow: bool) -> anyhow::Result<ExitCode> {
+async fn print_results(
+    client: &Client,
+    out: Out,
+    job: u64,
+    flags: &ResultsFlags,
+) -> anyhow::Result<ExitCode> {
     let mut failed = false;
     let print = |result: &wire::TaskResult, _: &Output| {
         let line = view::result_line(result);
@@ -349,11 +367,16 @@ async fn print_results(client: &Client, out: Out, job: u64, follow: bool) -> any
         if out.is_quiet() {
             return out.line(format!("{} {}", line.index, line.state));
         }
+        let certainty = if line.provisional { " (provisional)" } else { "" };
         let digest = line.digest.as_deref().and_then(|digest| digest.get(..16)).unwrap_or("-");
         let about = printable(&line.reason.or(line.input).unwrap_or_default());
-        out.line(format!("{job}/{} {} {digest} {} {about}", line.index, line.state, line.fuel).trim_end())
+        out.line(
+            format!("{job}/{} {}{certainty} {digest} {} {about}", line.index, line.state, line.fuel)
+                .trim_end(),
+        )
     };
-    Collector::new(client, out, job).each(follow, false, print).await?;
+    let collector = Collector::new(client, out, job).final_only(flags.final_only);
+    collector.each(flags.follow, false, print).await?;
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 

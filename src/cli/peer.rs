@@ -73,11 +73,24 @@ fn list(out: Out, peers: &[wire::PeerInfo]) -> anyhow::Result<()> {
             view.in_flight.to_string(),
             format!("{}%", view.load_percent),
             Bytes::new(view.memory_bytes).to_string(),
+            Bytes::new(view.fetched_from_coordinator_bytes).to_string(),
+            Bytes::new(view.fetched_from_peers_bytes).to_string(),
             if view.connected { "now".into() } else { ago(now, info.last_seen_millis) },
         ]
     };
     out.table(
-        ["peer", "state", "slots", "running", "in flight", "load", "memory", "last seen"],
+        [
+            "peer",
+            "state",
+            "slots",
+            "running",
+            "in flight",
+            "load",
+            "memory",
+            "from coordinator",
+            "from peers",
+            "last seen",
+        ],
         peers.iter().map(row),
     )
 }

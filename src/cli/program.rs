@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::Args;
 use talka_core::{
     ids::{BlobHash, PeerId},
-    job::{BlobRef, CLOCK_SECS_DEFAULT, Dataset, Inputs, RawJobSpec, TaskLimits},
+    job::{BlobRef, CLOCK_SECS_DEFAULT, Dataset, ErrorRate, Inputs, RawJobSpec, TaskLimits},
     quantities::{Bytes, Span},
 };
 
@@ -63,6 +63,8 @@ pub(crate) struct Terms {
     pub(crate) name: Option<String>,
     /// Peers that must agree.
     pub(crate) quorum: u32,
+    /// Instead: how certain results must be.
+    pub(crate) error_rate: Option<ErrorRate>,
     /// See [`RawJobSpec::priority`].
     pub(crate) priority: i64,
     /// See [`RawJobSpec::on`].
@@ -105,6 +107,7 @@ impl ProgramFlags {
             clock_secs: CLOCK_SECS_DEFAULT,
             priority: terms.priority,
             on: terms.on,
+            error_rate: terms.error_rate,
         };
         if let Err(invalid) = draft.clone().validate() {
             problems.extend(invalid.problems);

@@ -7,7 +7,11 @@ use std::{
 
 use anyhow::Context;
 use clap::{Args, builder::FalseyValueParser};
-use talka_core::{ids::PeerId, job::Inputs, limits};
+use talka_core::{
+    ids::PeerId,
+    job::{ErrorRate, Inputs},
+    limits,
+};
 use talka_proto::wire;
 use tokio_util::sync::CancellationToken;
 
@@ -62,6 +66,21 @@ pub(crate) struct SubmitFlags {
     /// Peers that must agree on each result [default: 2].
     #[arg(long, value_name = "NUMBER", env = "TALKA_QUORUM", help_heading = "Job")]
     pub(crate) quorum: Option<String>,
+    /// Instead of a quorum: accept answers by what is known of those who gave them, so that at most so many of the
+    /// results are wrong [default without a number: 0.001].
+    #[arg(
+        long,
+        value_name = "SHARE",
+        num_args = 0..=1,
+        default_missing_value = "0.001",
+        conflicts_with = "quorum",
+        env = "TALKA_ERROR_RATE",
+        help_heading = "Job"
+    )]
+    pub(crate) error_rate: Option<String>,
+    /// With --error-rate: how many of the peers are assumed to lie of which nothing is known [default: 0.05].
+    #[arg(long, value_name = "SHARE", env = "TALKA_LIARS", help_heading = "Job")]
+    pub(crate) liars: Option<String>,
     /// Name of the job, for people [default: the program's file name].
     #[arg(long, value_name = "NAME", env = "TALKA_NAME", help_heading = "Job")]
     pub(crate) name: Option<String>,
@@ -141,11 +160,18 @@ impl TryFrom<SubmitFlags> for SubmitConfig {
             (None, None) => Some(Source::Files(flags.each)),
         };
         let quorum = problems.parsed("--quorum", flags.quorum.as_deref(), limits::QUORUM_DEFAULT);
+        let usual = ErrorRate::default();
+        let error = problems.parsed("--error-rate", flags.error_rate.as_deref(), usual.error);
+        let liars = problems.parsed("--liars", flags.liars.as_deref(), usual.liars);
+        if flags.liars.is_some() && flags.error_rate.is_none() {
+            problems.add("--liars goes with --error-rate: a quorum asks nobody who they are");
+        }
+        let error_rate = flags.error_rate.is_some().then_some(ErrorRate { error, liars });
         let priority = problems.parsed("--priority", flags.priority.as_deref(), 0);
         let on = flags.on.iter().map(|text| problems.optional("--on", Some(text)));
         // A peer that is misspelled is one problem, and not one more that there are too few.
         let on = on.collect::<Vec<_>>().into_iter().collect::<Option<Vec<PeerId>>>().unwrap_or_default();
-        let terms = Terms { name: flags.name, quorum, priority, on };
+        let terms = Terms { name: flags.name, quorum, error_rate, priority, on };
         let program = flags.program.validate(inputs, terms, &mut problems);
         problems.into_result(Self {
             program,

@@ -9,7 +9,7 @@ use clap::{Args, Subcommand, builder::FalseyValueParser};
 use serde::Serialize;
 use talka_core::{duty::CpuPercent, ids::PeerId, ledger::Names, limits, quantities::Bytes};
 use talka_worker::{
-    WorkerConfig, WorkerError,
+    Bandwidth, WorkerConfig, WorkerError,
     control::ControlError,
     trust::{self, Policy, Trust},
 };
@@ -93,6 +93,15 @@ pub(crate) struct StartFlags {
     /// Address for peers (UDP) [default: any free port].
     #[arg(long, value_name = "ADDRESS", env = "TALKA_BIND")]
     bind: Option<String>,
+    /// Most bytes of data per second to send to others, as 2MiB [default: no limit].
+    #[arg(long, value_name = "SIZE", env = "TALKA_UPLOAD_LIMIT")]
+    upload_limit: Option<String>,
+    /// Most bytes of data per second to take, as 10MiB [default: no limit].
+    #[arg(long, value_name = "SIZE", env = "TALKA_DOWNLOAD_LIMIT")]
+    download_limit: Option<String>,
+    /// The connection is paid by the byte: send nothing to other volunteers, only results to the coordinator.
+    #[arg(long, env = "TALKA_METERED", value_parser = FalseyValueParser::new())]
+    metered: bool,
     /// Stop at the end of standard input, so that it never outlives the program that started it.
     #[arg(long, env = "TALKA_UNTIL_EOF", value_parser = FalseyValueParser::new())]
     until_eof: bool,
@@ -106,6 +115,7 @@ struct Donation {
     cpu_percent: CpuPercent,
     memory: Option<Bytes>,
     bind: Option<SocketAddr>,
+    bandwidth: Bandwidth,
     trust: Trust,
     names: Names,
 }
@@ -145,6 +155,9 @@ impl TryFrom<StartFlags> for Donation {
             problems.add("--memory must be at least 1MiB; most tasks ask for 256MiB");
         }
         let bind = problems.optional("--bind", flags.bind.as_deref());
+        let upload = problems.rate("--upload-limit", flags.upload_limit.as_deref());
+        let download = problems.rate("--download-limit", flags.download_limit.as_deref());
+        let bandwidth = Bandwidth { upload, download, metered: flags.metered };
         let policy = problems.parsed("--trust", flags.trust.as_deref(), Policy::default());
         let revoked = trust::parse_keys(flags.distrust.as_deref().unwrap_or_default());
         let revoked = revoked.unwrap_or_else(|error| {
@@ -159,7 +172,7 @@ impl TryFrom<StartFlags> for Donation {
         });
         let trust = Trust { policy, revoked };
         let data_dir = paths::data_dir(flags.data_dir, "worker")?;
-        problems.into_result(Self { data_dir, slots, cpu_percent, memory, bind, trust, names })
+        problems.into_result(Self { data_dir, slots, cpu_percent, memory, bind, bandwidth, trust, names })
     }
 }
 
@@ -167,7 +180,8 @@ async fn start(flags: StartFlags, out: Out) -> anyhow::Result<()> {
     // A worker's data directory is its own and never names a coordinator.
     let coordinator = CoordinatorFlags { ticket: flags.ticket.clone(), data_dir: None };
     let until_eof = flags.until_eof;
-    let Donation { data_dir, slots, cpu_percent, memory, bind, trust, names } = flags.try_into()?;
+    let Donation { data_dir, slots, cpu_percent, memory, bind, bandwidth, trust, names } =
+        flags.try_into()?;
     let ticket = client::parse_ticket(&find::coordinator(&coordinator)?)?;
     let executable = paths::own_executable().context("cannot find this program's own file")?;
     paths::create_private(&data_dir)
@@ -183,6 +197,7 @@ async fn start(flags: StartFlags, out: Out) -> anyhow::Result<()> {
         memory,
         cpu_percent,
         bind,
+        bandwidth,
         trust,
         names,
         executable,
@@ -232,6 +247,7 @@ mod tests {
             cpu_percent: CpuPercent::ALL,
             memory: None,
             bind: None,
+            bandwidth: Bandwidth::default(),
             trust: Trust::default(),
             names: Names::default(),
         };
@@ -245,6 +261,8 @@ mod tests {
             cpu_percent: Some("0".into()),
             memory: Some("1KiB".into()),
             bind: Some("7118".into()),
+            upload_limit: Some("1KiB".into()),
+            download_limit: Some("fast".into()),
             trust: Some("everybody".into()),
             distrust: Some("me".into()),
             owner: Some("a\tb".into()),
@@ -256,6 +274,8 @@ mod tests {
             "--cpu-percent 0: ",
             "--memory must be",
             "--bind 7118: ",
+            "--upload-limit must",
+            "--download-limit fast: ",
             "--trust everybody: ",
             "--distrust: ",
             "--owner, --team: ",

@@ -9,6 +9,7 @@
 //! | [`jobs`] | submitting, results, credit: when nothing goes wrong |
 //! | [`failures`] | programs that fail, run too long or are cancelled |
 //! | [`faults`] | workers that lie or die, coordinators that die |
+//! | [`long`] | a job of a million tasks |
 //! | [`steering`] | jobs that are paused, moved, or meant for some peers |
 //! | [`owner`] | a volunteer who pauses, throttles and finishes |
 //! | [`checkpoints`] | tasks that outlive their worker |
@@ -29,6 +30,7 @@ mod http;
 mod jobs;
 mod ledger;
 mod local;
+mod long;
 mod owner;
 mod refusals;
 mod steering;

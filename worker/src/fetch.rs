@@ -1,39 +1,28 @@
 //! Getting a job ready: its blobs are fetched from whoever has them, its bundle compiled.
 
-use std::{
-    collections::HashMap,
-    net::SocketAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use talka_core::{
-    ids::{JobId, PeerId},
+    ids::JobId,
     job::{BlobRef, Inputs, JobSpec},
     limits,
     outcome::NoResult,
     worker::Fetch,
 };
 use talka_peer::{
-    blobs::BlobStore,
-    rpc::Client,
-    transfer::{self, Provider},
-};
-use talka_proto::{
-    convert::{id_bytes, peer_id},
-    wire::{self, peers_client::PeersClient},
+    blobs::{BlobError, BlobStore},
+    swarm::{Members, Swarm},
+    transfer::FetchBlobError,
 };
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
-use tonic::Status;
 
 use crate::{
+    inputs::JobInputs,
     sandbox::{CompileError, Compiler},
     shell::Event,
     slots::ReadyJob,
+    tracker::Tracker,
     world,
 };
 
@@ -65,8 +54,8 @@ impl ReadyError {
 pub(crate) struct Fetcher {
     shared: Arc<Shared>,
     events: mpsc::Sender<Event>,
-    /// Jobs that are ready or being made so, with the tag of their blobs: each time another one, so that
-    /// what is let go late is never what is wanted again.
+    /// Jobs that are ready or being made so, and whose blobs others may fetch from here, with the tag of those: each time
+    /// another one, so that what is let go late is never what is wanted again.
     running: HashMap<JobId, (String, AbortOnDropHandle<()>)>,
     /// Times that a job was to be made ready.
     times: u64,
@@ -74,37 +63,24 @@ pub(crate) struct Fetcher {
 
 struct Shared {
     blobs: BlobStore,
-    transfer: transfer::Fetcher,
-    client: Client,
-    coordinator: Provider,
-    /// Where this peer can be dialed.
-    addresses: Vec<String>,
+    swarm: Swarm,
+    tracker: Tracker,
     compiler: Compiler,
-    from_coordinator: AtomicU64,
-    from_peers: AtomicU64,
 }
+
+/// How often others are told that a job's blobs are here.
+const TELL_INTERVAL: Duration = Duration::from_secs(20);
 
 impl Fetcher {
     pub(crate) fn new(
         blobs: BlobStore,
-        transfer: transfer::Fetcher,
-        client: Client,
-        addresses: &[SocketAddr],
+        swarm: Swarm,
+        tracker: Tracker,
         compiler: Compiler,
         events: mpsc::Sender<Event>,
     ) -> Self {
-        let coordinator = Provider::from(client.address().clone());
-        let shared = Shared {
-            blobs,
-            transfer,
-            client,
-            coordinator,
-            addresses: addresses.iter().map(ToString::to_string).collect(),
-            compiler,
-            from_coordinator: AtomicU64::new(0),
-            from_peers: AtomicU64::new(0),
-        };
-        Self { shared: Arc::new(shared), events, running: HashMap::new(), times: 0 }
+        let shared = Arc::new(Shared { blobs, swarm, tracker, compiler });
+        Self { shared, events, running: HashMap::new(), times: 0 }
     }
 
     /// Makes a job ready and says so.
@@ -113,12 +89,13 @@ impl Fetcher {
         let tag = format!("{JOB_TAGS}{}/{}/", fetch.job, self.times);
         let (shared, events, blobs_of) = (self.shared.clone(), self.events.clone(), tag.clone());
         let work = tokio::spawn(async move {
-            let ready = shared.ready(fetch, &blobs_of, spec).await.map_err(|error| {
+            let ready = shared.ready(fetch, &blobs_of, spec.clone()).await.map_err(|error| {
                 tracing::warn!(job = %fetch.job, %error, "a job can't be run");
                 error.reason()
             });
             // An error means that the worker stops.
             drop(events.send(Event::Fetched(fetch, ready)).await);
+            shared.keep_telling(fetch, &spec).await;
         });
         if let Some((earlier, _)) = self.running.insert(fetch.job, (tag, AbortOnDropHandle::new(work))) {
             self.untag(earlier);
@@ -139,28 +116,40 @@ impl Fetcher {
 
     /// Bytes fetched from the coordinator and from other peers.
     pub(crate) fn fetched(&self) -> (u64, u64) {
-        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        (load(&self.shared.from_coordinator), load(&self.shared.from_peers))
+        self.shared.swarm.received()
+    }
+}
+
+/// The packed inputs of a job, if it has any.
+fn packed(spec: &JobSpec) -> Option<BlobRef> {
+    match &spec.inputs {
+        Inputs::Packed { data, .. } => Some(*data),
+        Inputs::Array { .. } => None,
     }
 }
 
 impl Shared {
-    async fn ready(
-        self: &Arc<Self>,
-        fetch: Fetch,
-        tag: &str,
-        spec: Arc<JobSpec>,
-    ) -> Result<ReadyJob, ReadyError> {
-        let data = match &spec.inputs {
-            Inputs::Packed { data, .. } => Some(*data),
-            Inputs::Array { .. } => None,
-        };
+    async fn ready(&self, fetch: Fetch, tag: &str, spec: Arc<JobSpec>) -> Result<ReadyJob, ReadyError> {
+        let data = packed(&spec);
+        let mut inputs = None;
         for (number, blob) in spec.blobs().into_iter().enumerate() {
             if Some(blob) == data && !fetch.inputs {
                 continue;
             }
-            let tag = format!("{tag}{number}");
-            self.get(blob, &tag).await?;
+            let failed = |reason: String| ReadyError::Fetch { blob, reason };
+            // Before anything is looked for, so that it can't be collected in between.
+            let tagged = self.blobs.tag(&format!("{tag}{number}"), blob.hash).await;
+            tagged.map_err(|error| failed(error.to_string()))?;
+            if Some(blob) == data {
+                // A task waits for its own part of them, and nobody for the rest.
+                let begun = JobInputs::fetch(blob, &self.blobs, &self.swarm, &self.tracker).await;
+                inputs = Some(Arc::new(begun.map_err(|error| failed(error.to_string()))?));
+            } else if !self.is_here(blob).await {
+                let fetched = async {
+                    self.swarm.fetch(blob, self.tracker.clone()).await.map_err(Arc::new)?.done().await
+                };
+                fetched.await.map_err(|error: Arc<FetchBlobError>| failed(error.to_string()))?;
+            }
         }
         let wasm = self.read(spec.bundle, limits::MODULE_BYTES_MAX).await?;
         let program = self.compiler.compile(spec.bundle.hash, wasm).await?;
@@ -170,82 +159,28 @@ impl Shared {
             datasets.push((dataset.name.clone(), dataset.blob.hash, bytes));
         }
         let world = Arc::new(world::job_world(&spec, program, datasets));
-        Ok(ReadyJob { spec, world, data: data.filter(|_| fetch.inputs) })
+        Ok(ReadyJob { spec, world, inputs })
+    }
+
+    async fn is_here(&self, blob: BlobRef) -> bool {
+        matches!(self.blobs.size(blob.hash).await, Ok(Some(size)) if size == blob.size)
     }
 
     async fn read(&self, blob: BlobRef, max: u64) -> Result<bytes::Bytes, ReadyError> {
-        let failed =
-            |error: talka_peer::blobs::BlobError| ReadyError::Fetch { blob, reason: error.to_string() };
+        let failed = |error: BlobError| ReadyError::Fetch { blob, reason: error.to_string() };
         self.blobs.read(blob.hash, max).await.map_err(failed)
     }
 
-    /// Fetches one blob from whom the coordinator names, until it is here.
-    async fn get(self: &Arc<Self>, blob: BlobRef, tag: &str) -> Result<(), ReadyError> {
-        /// Sources that are tried before the job is given up for now.
-        const TRIES_MAX: usize = 8;
-        let failed = |reason: String| ReadyError::Fetch { blob, reason };
-        // In this order, so that it can't be collected in between.
-        if self.blobs.tag(tag, blob.hash).await.is_ok()
-            && matches!(self.blobs.size(blob.hash).await, Ok(Some(size)) if size == blob.size)
-        {
-            // Others may want it from here, but this job need not wait until they know.
-            let this = self.clone();
-            tokio::spawn(async move { this.announce(blob, true).await });
-            return Ok(());
-        }
-        let mut last = "no source was named".to_owned();
-        for _ in 0..TRIES_MAX {
-            let provider = match self.provider(blob).await {
-                Ok(provider) => provider,
-                Err(status) => return Err(failed(status.message().to_owned())),
-            };
-            let fetched = self.transfer.fetch(&provider, blob, tag, |_| ()).await;
-            self.announce(blob, fetched.is_ok()).await;
-            match fetched {
-                Ok(bytes) => {
-                    let from_coordinator = provider.peer() == self.coordinator.peer();
-                    let counter = if from_coordinator { &self.from_coordinator } else { &self.from_peers };
-                    counter.fetch_add(bytes, Ordering::Relaxed);
-                    return Ok(());
-                }
-                Err(error) => {
-                    tracing::info!(peer = %provider.peer(), %error, "a source failed");
-                    last = error.to_string();
-                }
-            }
-        }
-        Err(failed(last))
-    }
-
-    /// Asks the coordinator for a source, waiting while all of them are busy.
-    async fn provider(&self, blob: BlobRef) -> Result<Provider, Status> {
-        let mut peers = PeersClient::new(self.client.channel());
+    /// Takes part in the exchange of a job's blobs until the job is forgotten.
+    async fn keep_telling(&self, fetch: Fetch, spec: &JobSpec) {
+        let data = packed(spec);
         loop {
-            let request = wire::ProvidersRequest { hash: id_bytes(blob.hash.as_bytes()) };
-            let reply = peers.providers(request).await?.into_inner();
-            let Some(named) = reply.providers.into_iter().next() else {
-                tokio::time::sleep(Duration::from_millis(reply.retry_millis.clamp(1, 5000).into())).await;
-                continue;
-            };
-            let peer: PeerId = peer_id(&named.peer)?;
-            if peer == self.coordinator.peer() {
-                return Ok(self.coordinator.clone());
+            for blob in spec.blobs().into_iter().filter(|blob| fetch.inputs || Some(*blob) != data) {
+                if let Err(error) = self.tracker.others(blob).await {
+                    tracing::debug!(%error, "the coordinator was not told of a blob");
+                }
             }
-            let addresses = named.addresses.iter().filter_map(|text| text.parse().ok());
-            return Ok(Provider::dial(peer, addresses.collect()));
-        }
-    }
-
-    async fn announce(&self, blob: BlobRef, have: bool) {
-        let request = wire::AnnounceRequest {
-            hash: id_bytes(blob.hash.as_bytes()),
-            have,
-            addresses: self.addresses.clone(),
-            failed: !have,
-        };
-        let mut peers = PeersClient::new(self.client.channel());
-        if let Err(status) = peers.announce(request).await {
-            tracing::debug!(error = status.message(), "an announcement did not get through");
+            tokio::time::sleep(TELL_INTERVAL.mul_f64(rand::random_range(0.75..1.25))).await;
         }
     }
 }

@@ -25,31 +25,34 @@ mod capacity;
 pub mod checkpoints;
 pub mod control;
 mod fetch;
+mod inputs;
 pub mod receipts;
 pub mod sandbox;
 mod session;
 mod shell;
 mod slots;
+mod tracker;
 pub mod trust;
 pub mod world;
 
-use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, num::NonZeroU64, path::PathBuf, sync::Arc, time::Duration};
 
 use talka_core::{
     duty::CpuPercent,
-    ids::{PeerId, SlotNo},
+    ids::{BlobHash, PeerId, SlotNo},
     ledger::Names,
     outcome::Execution,
     quantities::Bytes,
 };
 use talka_peer::{
-    blobs::{self, AdmitAll, BlobError, BlobServer, BlobStore, offer},
+    blobs::{self, Admit, AdmitAll, BlobError, BlobServer, BlobStore, Serving, offer},
     connections::ConnectionLimits,
     endpoint::{BindError, EndpointConfig, PeerEndpoint},
     identity::{Identity, IdentityError},
     rpc::Client,
+    swarm::Swarm,
     ticket::Ticket,
-    transfer,
+    transfer::IrohBlobs,
 };
 use tokio::{
     sync::{mpsc, watch},
@@ -66,6 +69,7 @@ use crate::{
     sandbox::{Compiler, Executor, ExecutorConfig, Place, throttle},
     shell::{EVENT_QUEUE, Kept, Owner, Shell, SlotHandle},
     slots::Slot,
+    tracker::Tracker,
     trust::Trust,
 };
 
@@ -90,6 +94,8 @@ pub struct WorkerConfig {
     pub cpu_percent: CpuPercent,
     /// Where to listen for other peers; any free port unless set.
     pub bind: Option<SocketAddr>,
+    /// What of its connection it may use.
+    pub bandwidth: Bandwidth,
     /// Whose programs to run.
     pub trust: Trust,
     /// What the owner and the team want to be called.
@@ -98,6 +104,30 @@ pub struct WorkerConfig {
     pub executable: PathBuf,
     /// Makes this worker lie. `None` in every honest one.
     pub tamper: Option<Tamper>,
+}
+
+/// What of the machine's connection a worker may use.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Bandwidth {
+    /// Most bytes of blobs per second that it sends, to all peers together; no limit unless set.
+    pub upload: Option<NonZeroU64>,
+    /// Most bytes of blobs per second that it takes; no limit unless set.
+    pub download: Option<NonZeroU64>,
+    /// Whether each byte costs its owner: then it sends nothing to other volunteers.
+    pub metered: bool,
+}
+
+/// Lets the coordinator fetch, and nobody else.
+struct Only(PeerId);
+
+impl Admit for Only {
+    fn peer(&self, peer: PeerId) -> bool {
+        peer == self.0
+    }
+
+    fn blob(&self, peer: PeerId, _blob: BlobHash) -> bool {
+        peer == self.0
+    }
 }
 
 /// The worker can't start, or had to stop.
@@ -161,20 +191,29 @@ pub async fn run(
     blobs.untag(fetch::JOB_TAGS).await?;
     let (checkpoints, held) = open_checkpoints(&config).await?;
     let connections = ConnectionLimits::default();
-    let server = BlobServer::new(&blobs, AdmitAll, None, connections.clone());
+    let serving = Serving { upload: config.bandwidth.upload, is_source: false };
+    let server = if config.bandwidth.metered {
+        let only = Only(config.ticket.coordinator.peer);
+        BlobServer::with(&blobs, only, serving, connections.clone())
+    } else {
+        BlobServer::with(&blobs, AdmitAll, serving, connections.clone())
+    };
     let router = endpoint.router(&connections).accept(blobs::ALPN, server.clone()).spawn();
     let client = Client::new(endpoint.clone(), &config.ticket);
     // Behind NAT nobody can dial this worker: the coordinator fetches large outputs on a connection made here.
     let stopping = CancellationToken::new();
     let coordinator = config.ticket.coordinator.clone();
-    let offered = tokio::spawn(offer(endpoint.clone(), coordinator, server, stopping.clone()));
+    let offered = tokio::spawn(offer(endpoint.clone(), coordinator, server.clone(), stopping.clone()));
 
     let (events, incoming) = mpsc::channel(EVENT_QUEUE);
+    let transport =
+        IrohBlobs::new(endpoint.clone(), blobs.clone(), None).with_download_limit(config.bandwidth.download);
+    // Whoever serves nobody is named to nobody.
+    let addresses = if config.bandwidth.metered { Vec::new() } else { endpoint.address().direct };
     let fetcher = Fetcher::new(
         blobs.clone(),
-        transfer::Fetcher::new(endpoint.clone(), blobs.clone(), None),
-        client.clone(),
-        &endpoint.address().direct,
+        Swarm::new(peer, transport, blobs.clone(), server),
+        Tracker::new(client.clone(), &addresses),
         Compiler::with_cache(config.executable.clone(), config.data_dir.clone()),
         events.clone(),
     );

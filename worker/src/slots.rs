@@ -6,7 +6,7 @@ use bytes::Bytes;
 use talka_core::{
     coordinator::{Report, ReportOutcome},
     ids::{AttemptId, InputDigest, PeerId, SlotNo},
-    job::{BlobRef, Inputs, JobSpec},
+    job::{Inputs, JobSpec},
     outcome::{Execution, NoResult},
     quantities::Fuel,
     worker::Assignment,
@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     Tamper,
     checkpoints::{Checkpoints, Holder, Keep, Key},
+    inputs::{InputError, JobInputs},
     sandbox::{Executor, JobWorld, TaskInput},
     shell::Event,
     world,
@@ -29,7 +30,7 @@ pub(crate) struct ReadyJob {
     pub(crate) spec: Arc<JobSpec>,
     pub(crate) world: Arc<JobWorld>,
     /// The packed inputs, if there are any that did not come along with their attempts.
-    pub(crate) data: Option<BlobRef>,
+    pub(crate) inputs: Option<Arc<JobInputs>>,
 }
 
 /// A batch to run.
@@ -74,7 +75,14 @@ impl Slot {
 
     async fn run_batch(&mut self, batch: Batch) -> Result<(), Gone> {
         let attempts: Vec<AttemptId> = batch.assignments.iter().map(|item| item.attempt).collect();
-        let inputs = match self.inputs(&batch).await {
+        // Inputs may still be on their way.
+        let inputs = tokio::select! {
+            inputs = self.inputs(&batch) => inputs,
+            () = batch.stop.cancelled() => {
+                return self.events.send(Event::Stopped(self.number)).await.map_err(|_| Gone);
+            }
+        };
+        let inputs = match inputs {
             Ok(inputs) => inputs,
             Err(reason) => {
                 for attempt in attempts {
@@ -147,9 +155,9 @@ impl Slot {
 
     async fn inputs(&self, batch: &Batch) -> Result<Vec<TaskInput>, NoResult> {
         let inline = batch.assignments.iter().map(|item| item.inline.as_deref().map(Bytes::copy_from_slice));
-        let stdins = match (inline.collect::<Option<Vec<_>>>(), batch.job.data) {
+        let stdins = match (inline.collect::<Option<Vec<_>>>(), &batch.job.inputs) {
             (Some(stdins), _) => stdins,
-            (None, Some(data)) => self.read_ranges(data, &batch.assignments).await?,
+            (None, Some(inputs)) => read_ranges(inputs, &batch.assignments).await?,
             (None, None) if matches!(batch.job.spec.inputs, Inputs::Array { .. }) => {
                 vec![Bytes::new(); batch.assignments.len()]
             }
@@ -159,28 +167,28 @@ impl Slot {
         let pairs = batch.assignments.iter().zip(stdins);
         Ok(pairs.map(|(item, stdin)| world::task_input(spec, item.attempt.task.index, stdin)).collect())
     }
+}
 
-    /// Reads the inputs of a batch: one read where they lie next to each other, as they usually do.
-    async fn read_ranges(&self, data: BlobRef, items: &[Assignment]) -> Result<Vec<Bytes>, NoResult> {
-        let failed = |error: talka_peer::blobs::BlobError| {
-            tracing::warn!(%error, "an input can't be read");
-            NoResult::Fetch
-        };
-        if items.iter().any(|item| item.input.end > data.size.get()) {
-            return Err(NoResult::Fetch);
-        }
-        if let Some(span) = span(items) {
-            let bytes = self.blobs.read_range(data.hash, span.clone()).await.map_err(failed)?;
-            let offset = |at: u64| usize::try_from(at - span.start).unwrap_or(usize::MAX);
-            let slice = |item: &Assignment| bytes.slice(offset(item.input.start)..offset(item.input.end));
-            return Ok(items.iter().map(slice).collect());
-        }
-        let mut stdins = Vec::with_capacity(items.len());
-        for item in items {
-            stdins.push(self.blobs.read_range(data.hash, item.input.clone()).await.map_err(failed)?);
-        }
-        Ok(stdins)
+/// Reads the inputs of a batch: one read where they lie next to each other, as they usually do.
+async fn read_ranges(inputs: &JobInputs, items: &[Assignment]) -> Result<Vec<Bytes>, NoResult> {
+    let failed = |error: InputError| {
+        tracing::warn!(%error, "an input can't be had");
+        NoResult::Fetch
+    };
+    if items.iter().any(|item| item.input.end > inputs.blob().size.get()) {
+        return Err(NoResult::Fetch);
     }
+    if let Some(span) = span(items) {
+        let bytes = inputs.read(span.clone()).await.map_err(failed)?;
+        let offset = |at: u64| usize::try_from(at - span.start).unwrap_or(usize::MAX);
+        let slice = |item: &Assignment| bytes.slice(offset(item.input.start)..offset(item.input.end));
+        return Ok(items.iter().map(slice).collect());
+    }
+    let mut stdins = Vec::with_capacity(items.len());
+    for item in items {
+        stdins.push(inputs.read(item.input.clone()).await.map_err(failed)?);
+    }
+    Ok(stdins)
 }
 
 /// The range that covers a batch, if it holds nothing else and is not too large to be read at once.

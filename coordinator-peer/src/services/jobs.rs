@@ -140,8 +140,12 @@ impl Jobs for JobsService {
                 let progress = context.progress(job).await?;
                 let ended = progress.state != JobState::Running;
                 // While tasks are open, only those below the lowest open one come in order.
-                let until = if ended || !request.follow { u64::MAX } else { progress.shard.low };
-                from = context.send_results(&progress, from, until, request.with_output, &results).await?;
+                let until = if ended || !request.follow {
+                    u64::MAX
+                } else {
+                    context.settled_below(&progress, from).await?
+                };
+                from = context.send_results(&progress, from, until, &request, &results).await?;
                 if ended || !request.follow {
                     return Ok(());
                 }
@@ -232,23 +236,39 @@ impl Context {
         job: &JobProgress,
         mut from: u64,
         until: u64,
-        with_output: bool,
+        request: &wire::ResultsRequest,
         results: &mpsc::Sender<Result<wire::TaskResult, Status>>,
     ) -> Result<u64, Status> {
         let (id, spec) = (job.job, &job.submission.spec);
+        let with_output = request.with_output;
         while from < until {
             let page =
                 self.read(move |reader| reader.results(id, from, limits::PAGE_ROWS_MAX, with_output)).await?;
             let names = self.names(&page).await?;
             let Some(last) = page.last() else { break };
             let next = last.task.index + 1;
+            let provisional = self.read(move |reader| reader.provisional(id, from, next)).await?;
             for row in page.into_iter().take_while(|row| row.task.index < until) {
-                let input = self.inputs.name(id, row.task.index);
-                send(results, views::task_result(&row, spec, input, &names)).await?;
+                let index = row.task.index;
+                let is_provisional = provisional.binary_search(&index).is_ok();
+                if request.final_only && is_provisional {
+                    continue;
+                }
+                let input = self.inputs.name(id, index);
+                send(results, views::task_result(&row, spec, input, is_provisional, &names)).await?;
             }
             from = next.min(until);
         }
         Ok(from)
+    }
+
+    /// The position below which every task from `from` on is final for good.
+    async fn settled_below(&self, job: &JobProgress, from: u64) -> Result<u64, Status> {
+        let id = job.job;
+        let provisional = self.read(move |reader| reader.provisional(id, from, u64::MAX)).await?;
+        // What was taken back in between is open now; what has become provisional in between was open before.
+        let low = self.progress(id).await?.shard.low.min(job.shard.low);
+        Ok(provisional.first().map_or(low, |first| low.min(*first)))
     }
 
     async fn task_info(&self, id: TaskId) -> Result<wire::TaskInfo, Status> {
@@ -267,7 +287,11 @@ impl Context {
             if let Some(mut row) = row {
                 row.output = talka_core::coordinator::FinalOutput::Nothing;
                 let names = self.names(std::slice::from_ref(&row)).await?;
-                return Ok(views::final_task(id, views::task_result(&row, spec, input, &names)));
+                let index = id.index;
+                let provisional =
+                    self.read(move |reader| reader.provisional(id.job, index, index + 1)).await?;
+                let result = views::task_result(&row, spec, input, !provisional.is_empty(), &names);
+                return Ok(views::final_task(id, result));
             }
         }
         Ok(views::open_task(id, spec, input, view))

@@ -67,8 +67,8 @@ impl Ledger for LedgerService {
             wire::PeerCredit {
                 peer: id_bytes(standing.id.as_bytes()),
                 credit_nanos: credit_bytes(standing.total.credit),
-                validated: standing.total.validated,
-                invalid: standing.total.invalid,
+                validated: u64::try_from(standing.total.validated).unwrap_or(0),
+                invalid: u64::try_from(standing.total.invalid).unwrap_or(0),
                 owner: standing.names.owner().into(),
                 team: standing.names.team().into(),
                 average: standing.average.at(now_secs),

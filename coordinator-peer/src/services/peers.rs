@@ -1,6 +1,9 @@
 //! `Peers`: who is there, and who has what.
 
-use talka_core::swarm::Answer;
+use talka_core::{
+    ids::{BlobHash, PeerId},
+    swarm::Answer,
+};
 use talka_peer::rpc::peer;
 use talka_proto::{
     convert::{blob_hash, id_bytes},
@@ -13,6 +16,33 @@ use crate::reactor::{Announcement, Event};
 
 /// See the [module](self).
 pub(crate) struct PeersService(pub(crate) Context);
+
+impl PeersService {
+    /// Those who exchange pieces of a blob; whoever says where it can be dialed is one of them.
+    async fn members(
+        &self,
+        asker: PeerId,
+        hash: BlobHash,
+        addresses: &[String],
+    ) -> Result<Response<wire::ProvidersReply>, Status> {
+        let takes_part = !addresses.is_empty();
+        if takes_part {
+            self.0.submissions.learn_addresses(asker, addresses);
+        }
+        let members = self.0.reactor.call(|reply| Event::Members { asker, hash, takes_part, reply }).await?;
+        let members = members.ok_or_else(unknown)?;
+        let provider = |peer: PeerId| wire::Provider {
+            peer: id_bytes(peer.as_bytes()),
+            addresses: self.0.submissions.addresses(peer),
+        };
+        let providers = members.into_iter().map(provider).collect();
+        Ok(Response::new(wire::ProvidersReply { providers, retry_millis: 0 }))
+    }
+}
+
+fn unknown() -> Status {
+    Status::not_found("no unfinished job of this coordinator needs this blob")
+}
 
 #[tonic::async_trait]
 impl Peers for PeersService {
@@ -34,6 +64,9 @@ impl Peers for PeersService {
     ) -> Result<Response<wire::ProvidersReply>, Status> {
         let asker = peer(&request)?;
         let hash = blob_hash(&request.get_ref().hash)?;
+        if request.get_ref().pieces {
+            return self.members(asker, hash, &request.get_ref().addresses).await;
+        }
         let answer = self.0.reactor.call(|reply| Event::Providers(asker, hash, reply)).await?;
         let reply = match answer {
             Answer::From(peer) => wire::ProvidersReply {
@@ -47,9 +80,7 @@ impl Peers for PeersService {
                 providers: vec![],
                 retry_millis: u32::try_from(wait.as_millis()).unwrap_or(u32::MAX),
             },
-            Answer::Unknown => {
-                return Err(Status::not_found("no unfinished job of this coordinator needs this blob"));
-            }
+            Answer::Unknown => return Err(unknown()),
         };
         Ok(Response::new(reply))
     }

@@ -35,6 +35,8 @@ pub(crate) fn job_info(job: &JobProgress) -> wire::JobInfo {
         credit_nanos: credit_bytes(job.shard.credit),
         paused: job.standing.paused,
         priority: job.standing.priority.get(),
+        provisional: job.shard.provisional,
+        revoked: job.shard.revoked,
         request: job.submission.request.to_vec().into(),
         signature: job.submission.signature.map_or_else(Vec::new, Vec::from).into(),
     }
@@ -63,6 +65,7 @@ pub(crate) fn task_result(
     row: &FinalRow,
     spec: &JobSpec,
     input: String,
+    provisional: bool,
     name_of: &dyn Fn(PeerNo) -> Option<PeerId>,
 ) -> wire::TaskResult {
     let (exit, digest, fuel) = match row.verdict {
@@ -95,6 +98,7 @@ pub(crate) fn task_result(
         grants: row.grants.iter().map(grant).collect(),
         output,
         reason: row.verdict.reason(),
+        provisional,
     }
 }
 

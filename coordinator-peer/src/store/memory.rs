@@ -10,12 +10,13 @@ use std::{
 
 use talka_core::{
     coordinator::{
-        Batch, CreditDelta, FinalOutput, FinalRow, JobRow, JobSnapshot, LeaseRow, PeerRow, PendingRow,
-        ShardRow, SignedReceipts, Snapshot,
+        Batch, CreditDelta, FinalOutput, FinalRow, InviteRow, JobRow, JobSnapshot, LeaseRow, PeerRow,
+        PendingRow, RecordRow, ShardRow, SignedReceipts, Snapshot,
     },
     ids::{AttemptId, JobId, LeaseId, PeerId, PeerNo, TaskId},
     ledger::{Average, Frontier, LedgerEntry, Names, TaskEntry, TreeHash, day_of, leaf_hash},
     limits,
+    placement::InviteId,
     precedence::Weight,
     quantities::Credit,
 };
@@ -45,6 +46,9 @@ struct Rows {
     recent: BTreeMap<PeerNo, (Average, u64)>,
     days: BTreeMap<(PeerNo, u64), Credit>,
     receipts: Vec<SignedReceipts>,
+    provisional: BTreeMap<TaskId, (AttemptId, PendingRow)>,
+    records: BTreeMap<PeerNo, RecordRow>,
+    invites: BTreeMap<InviteId, InviteRow>,
 }
 
 /// A store on a [`MemoryDisk`].
@@ -131,8 +135,8 @@ impl Rows {
         }
         let mut tasks = BTreeSet::new();
         for FinalRow { task, .. } in &batch.finals {
-            let is_final = self.finals.contains_key(task) && !batch.revoked.contains(task);
-            if is_final || !tasks.insert(*task) {
+            let known = self.finals.contains_key(task) && !batch.revoked.contains(task);
+            if known || !tasks.insert(*task) {
                 return Err(StoreError::refused(format!("task {task} becomes final twice")));
             }
         }
@@ -163,18 +167,30 @@ impl Rows {
         for lease in &batch.leases_closed {
             self.leases.remove(lease);
         }
-        self.pending.extend(batch.pending.iter().map(|(id, row)| (*id, row.clone())));
+        for task in &batch.cleared {
+            self.forget_pending(*task, *task);
+        }
         // Before the rows that it is about change.
         self.record(batch);
         for task in &batch.revoked {
             self.finals.remove(task);
+            self.provisional.remove(task);
         }
+        self.pending.extend(batch.pending.iter().map(|(id, row)| (*id, row.clone())));
         for row in &batch.finals {
             if row.had_pending {
                 self.forget_pending(row.task, row.task);
             }
             self.finals.insert(row.task, FinalRow { had_pending: false, ..row.clone() });
         }
+        let provisional = batch.provisional.iter();
+        self.provisional.extend(provisional.map(|(id, row)| (id.task, (*id, row.clone()))));
+        for task in &batch.confirmed {
+            self.provisional.remove(task);
+        }
+        self.records.extend(&batch.records);
+        self.invites.extend(&batch.invites);
+        self.invites.retain(|_, row| row.uses > 0);
         for (peer, delta) in &batch.credit {
             let sum = self.credit.entry(*peer).or_default();
             sum.credit += delta.credit;
@@ -243,6 +259,7 @@ impl Rows {
             leases: vec![],
             pending: vec![],
             open: self.open(row, shard),
+            provisional: self.provisional_of(row),
         };
         let mut jobs: BTreeMap<JobId, JobSnapshot> =
             self.jobs.iter().map(|(id, entry)| (*id, job(entry))).collect();
@@ -253,8 +270,14 @@ impl Rows {
             jobs.entry(attempt.task.job).and_modify(|job| job.pending.push((*attempt, row.clone())));
         }
         let peers = self.peers.iter().map(|(no, id)| PeerRow { no: *no, id: *id });
-        let weights = self.weights.clone();
-        Snapshot { peers: peers.collect(), weights, jobs: jobs.into_values().collect() }
+        let (weights, records, invites) = (self.weights.clone(), self.records.clone(), self.invites.clone());
+        let jobs = jobs.into_values().collect();
+        Snapshot { peers: peers.collect(), weights, records, invites, jobs }
+    }
+
+    fn provisional_of(&self, row: &JobRow) -> Vec<(AttemptId, PendingRow)> {
+        let of_job = self.provisional.values().filter(|(attempt, _)| attempt.task.job == row.job);
+        of_job.filter(|_| row.ended.is_none()).cloned().collect()
     }
 
     fn open(&self, row: &JobRow, shard: &ShardRow) -> Vec<u64> {
@@ -295,6 +318,11 @@ impl Reader for MemoryDisk {
 
     fn result(&self, task: TaskId) -> Result<Option<FinalRow>, StoreError> {
         Ok(self.rows().finals.get(&task).cloned())
+    }
+
+    fn provisional(&self, job: JobId, from: u64, to: u64) -> Result<Vec<u64>, StoreError> {
+        let range = TaskId { job, index: from }..TaskId { job, index: to.max(from) };
+        Ok(self.rows().provisional.range(range).map(|(task, _)| task.index).collect())
     }
 
     fn credit(&self) -> Result<Vec<(PeerId, CreditDelta)>, StoreError> {

@@ -128,6 +128,10 @@ pub trait Reader: Send + Sync {
     /// How one task ended, with its output; `None` if it is not final.
     fn result(&self, task: TaskId) -> Result<Option<FinalRow>, StoreError>;
 
+    /// Positions of those final tasks of a job, from `from` up to but not including `to`, that rest on one worker's
+    /// word: a few hundred for each worker at most.
+    fn provisional(&self, job: JobId, from: u64, to: u64) -> Result<Vec<u64>, StoreError>;
+
     /// The credit of every peer that has voted, by peer number.
     fn credit(&self) -> Result<Vec<(PeerId, CreditDelta)>, StoreError>;
 

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::{Coordinator, effects::Effects, task::AttemptState};
 use crate::{
-    ids::{JobId, LeaseId, PeerNo},
+    ids::{JobId, LeaseId, PeerNo, TaskId},
     limits,
     mutants::{Mutant, is_active},
     quantities::{Bytes, Timestamp},
@@ -27,7 +27,7 @@ impl Coordinator {
             // Who has no session could not report; it may be this side that was down. And many leases may end in
             // one moment because a clock was set.
             if self.workers.get(&peer).is_some_and(|worker| worker.session.is_some()) {
-                self.note_bad(peer);
+                self.note_bad(peer, fx);
             }
         }
         while let Some((due, no)) = self.away.first().copied().filter(|(due, _)| *due <= now) {
@@ -64,7 +64,12 @@ impl Coordinator {
             if let Some(attempt) = attempt.filter(|attempt| matches!(attempt.state, AttemptState::Leased)) {
                 attempt.state = AttemptState::Expired;
                 expired += 1;
-                requeued |= job.requeue(item.index, false);
+                if job.requeue(item.index, false, &self.trust) {
+                    requeued = true;
+                } else {
+                    // What the others said may suffice by now.
+                    self.reconsidered.push(TaskId { job: row.job, index: item.index });
+                }
             }
         }
         let held = u64::from(part) * expired as u64;
@@ -111,7 +116,11 @@ impl Coordinator {
                 let valid = job.open.get_mut(&entry.index).filter(|task| task.queued == Some(entry.ticket));
                 if let Some(task) = valid {
                     task.queued = None;
-                    requeued |= job.requeue(entry.index, true);
+                    if job.requeue(entry.index, true, &self.trust) {
+                        requeued = true;
+                    } else {
+                        self.reconsidered.push(TaskId { job: id, index: entry.index });
+                    }
                 }
             }
             if requeued {

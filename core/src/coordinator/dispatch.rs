@@ -76,6 +76,7 @@ impl Coordinator {
     /// Serves the workers for which something has changed, and those that went away hungry, if work has arrived
     /// since: one lease each in turn, so that a small job does not go to the first of them as a whole.
     pub(super) fn feed(&mut self, now: Timestamp, fx: &mut Effects) {
+        self.reconsider(now, fx);
         loop {
             let woken = std::mem::take(&mut self.woken).into_iter().collect();
             self.take_turns(now, woken, fx);
@@ -209,7 +210,7 @@ impl Coordinator {
     fn open_lease(&mut self, now: Timestamp, peer: PeerNo, id: JobId, count: usize, fx: &mut Effects) {
         let Some(job) = self.jobs.get_mut(&id) else { return };
         job.passed_over = 0;
-        let items = job.take(peer, self.next_lease, count);
+        let items = job.take(peer, self.next_lease, count, &self.trust);
         if !items.is_empty() {
             self.grant_lease(now, peer, id, items, fx);
         }
@@ -261,7 +262,7 @@ impl Coordinator {
     pub(super) fn resume_lease(&mut self, now: Timestamp, row: LeaseRow, open: usize) {
         let id: LeaseId = row.lease;
         self.next_lease = self.next_lease.max(id.next());
-        let worker = self.workers.entry(row.peer).or_default();
+        let worker = self.worker_mut(row.peer);
         worker.in_flight += open;
         *worker.jobs.entry(row.job).or_default() += open;
         worker.held += u64::from(SLOT / 2) * open as u64;

@@ -18,9 +18,11 @@ use crate::{
     ledger::Names,
     mutants::{Mutant, is_active},
     outcome::{Exit, NoResult, Output},
+    placement::{Admission, InviteId},
     precedence::{Priority, Weight},
     quantities::{Credit, Fuel, Timestamp},
     signing::Receipt,
+    trust::Record,
     validation::Agreed,
 };
 
@@ -144,9 +146,19 @@ pub struct Batch {
     pub pending: BTreeMap<AttemptId, PendingRow>,
     /// Tasks that became final. Their pending rows go.
     pub finals: Vec<FinalRow>,
+    /// Final tasks, of this batch or of earlier ones, that rest on one worker's word: its vote for each.
+    pub provisional: BTreeMap<AttemptId, PendingRow>,
+    /// Tasks whose results do so no more.
+    pub confirmed: BTreeSet<TaskId>,
     /// Tasks that are not final any more, or not as they were. Comes before `finals`.
     pub revoked: BTreeSet<TaskId>,
-    /// Credit, coalesced by peer. Equals the sum of the grants in `finals`.
+    /// Tasks whose pending rows of earlier batches go. Comes before `pending`.
+    pub cleared: BTreeSet<TaskId>,
+    /// What is remembered of workers: the newest word on each.
+    pub records: BTreeMap<PeerNo, RecordRow>,
+    /// Invites that were made or used: the newest word on each.
+    pub invites: BTreeMap<InviteId, InviteRow>,
+    /// Credit, coalesced by peer. Equals the sum of the grants in `finals`, less that of the grants of what was revoked.
     pub credit: BTreeMap<PeerNo, CreditDelta>,
     /// What peers say that they are called.
     pub names: BTreeMap<PeerNo, Names>,
@@ -185,6 +197,30 @@ impl Batch {
             self.pending.remove(&id);
         }
         self.finals.push(row);
+    }
+
+    /// A final task is open again; what it granted is taken back.
+    pub(super) fn revoke(&mut self, attempt: AttemptId, grants: &[Grant]) {
+        let task = attempt.task;
+        for grant in grants {
+            let delta = self.credit.entry(grant.peer).or_default();
+            delta.credit += Credit::from_nanos(-grant.credit.nanos());
+            *(if grant.agreed { &mut delta.validated } else { &mut delta.invalid }) -= 1;
+        }
+        if let Some(place) = self.finals.iter().rposition(|row| row.task == task)
+            && self.finals.remove(place).had_pending
+        {
+            self.cleared.insert(task);
+        }
+        self.provisional.remove(&attempt);
+        self.revoked.insert(task);
+    }
+
+    /// A final task does not rest on one worker's word any more.
+    pub(super) fn confirm(&mut self, attempt: AttemptId) {
+        if self.provisional.remove(&attempt).is_none() {
+            self.confirmed.insert(attempt.task);
+        }
     }
 }
 
@@ -252,6 +288,30 @@ pub struct ShardRow {
     /// Highest number that an attempt of any of its tasks ever had. After a restart attempts get higher ones, so
     /// that no number is used twice, although attempts that were given up are not on record.
     pub numbers: u32,
+    /// Final tasks that rest on one worker's word until its next check.
+    pub provisional: u64,
+    /// Results that were accepted and taken back, because whose word they rested on was caught.
+    pub revoked: u64,
+}
+
+/// What is remembered of a worker.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct RecordRow {
+    /// What its votes have shown.
+    pub record: Record,
+    /// Attempts that it may hold.
+    pub quota: u32,
+    /// What the coordinator's owner said of it.
+    pub admission: Admission,
+}
+
+/// An invite.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct InviteRow {
+    /// How many more peers may come with it; none when it is used up.
+    pub uses: u32,
+    /// Until when.
+    pub expires: Timestamp,
 }
 
 /// Attempts handed to one worker together.
@@ -402,7 +462,7 @@ pub struct CreditDelta {
     /// Credit granted.
     pub credit: Credit,
     /// Attempts that agreed with the canonical result.
-    pub validated: u64,
+    pub validated: i64,
     /// Attempts that did not.
-    pub invalid: u64,
+    pub invalid: i64,
 }

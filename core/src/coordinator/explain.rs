@@ -17,7 +17,8 @@ use crate::{
     outcome::NoResult,
     precedence::Weight,
     quantities::{Fuel, Timestamp},
-    validation::{Verdict, judge},
+    trust::Policy,
+    validation::Verdict,
 };
 
 /// A job and how far it is.
@@ -201,7 +202,7 @@ impl Coordinator {
             return Ok(Some(TaskView { waits_for, passed_over, ..view(TaskState::Queued) }));
         }
         let Some(task) = job.open.get(&id.index) else { return Ok(Some(view(TaskState::Final))) };
-        Ok(Some(self.explain_open(job, task)))
+        Ok(Some(self.explain_open(job, id.index, task)))
     }
 
     /// What a job waits for, and why workers get nothing more of it now.
@@ -231,8 +232,7 @@ impl Coordinator {
         Ok(view(waits_for, passed_over))
     }
 
-    fn explain_open(&self, job: &Job, task: &Task) -> TaskView {
-        let quorum = job.quorum();
+    fn explain_open(&self, job: &Job, index: u64, task: &Task) -> TaskView {
         let attempts = task.attempts.iter().map(|attempt| self.attempt_view(attempt)).collect();
         let live = task.live();
         let state = match (live, task.votes().count()) {
@@ -243,11 +243,19 @@ impl Coordinator {
         let (waits_for, passed_over) = if task.collecting {
             ("its output to be fetched from the workers that agreed on it".into(), vec![])
         } else {
-            let more = match judge(quorum, task.votes()) {
+            let more = match self.trust.judge(job, index, task) {
                 Verdict::Wait { more } => more,
                 Verdict::Agreed(_) => 0,
             };
-            let needed = format!("{more} more matching result(s) of {quorum}");
+            let needed = match job.policy() {
+                _ if task.checks.is_some() => "another peer to confirm its provisional result".into(),
+                Policy::ErrorRate { error, .. } => {
+                    format!("{more} more result(s) at least, for an error rate of {error}")
+                }
+                Policy::Quorum(_) | Policy::Adaptive { .. } => {
+                    format!("{more} more matching result(s) of {}", job.quorum())
+                }
+            };
             if live > 0 {
                 (format!("{needed}; {live} attempt(s) under way"), vec![])
             } else {

@@ -7,7 +7,8 @@ use crate::{
     ids::{JobId, LeaseId, PeerNo},
     job::JobState,
     limits,
-    validation::{Verdict, judge},
+    trust::Policy,
+    validation::Verdict,
 };
 
 impl Coordinator {
@@ -28,7 +29,8 @@ impl Coordinator {
             assert!(shard.low <= shard.cursor && shard.cursor <= job.total(), "job {id}: cursor in range");
             let finals = shard.done + shard.failed;
             if job.state == JobState::Running {
-                assert_eq!(finals + job.open.len() as u64, shard.cursor, "job {id}: touched = final + open");
+                let touched = finals + job.open.len() as u64 - job.rechecked;
+                assert_eq!(touched, shard.cursor, "job {id}: touched = final + open");
                 assert!(!job.is_complete(), "job {id}: a complete job has ended");
             } else {
                 assert!(job.open.is_empty(), "job {id}: an ended job has no open task");
@@ -38,7 +40,7 @@ impl Coordinator {
             for (index, task) in job.open.iter() {
                 let mut voters = Vec::new();
                 for attempt in &task.attempts {
-                    assert!(attempt.number <= task.last_number, "task {id}/{index}: numbers go up");
+                    assert!(attempt.ordinal <= task.last_number, "task {id}/{index}: numbers go up");
                     if attempt.state.is_open() {
                         open_attempts += 1;
                         *by_peer_and_job.entry((attempt.peer, *id)).or_default() += 1;
@@ -62,14 +64,35 @@ impl Coordinator {
                         voters.push(attempt.peer);
                     }
                 }
-                match judge(job.quorum(), task.votes()) {
-                    Verdict::Agreed(_) => assert!(task.collecting, "task {id}/{index}: agreed but open"),
+                let coming = task.live() + usize::from(task.queued.is_some());
+                match self.trust.judge(job, index, task) {
+                    // Words may be worth less by now than when they were weighed.
+                    _ if task.collecting => {}
+                    // Or more, while another vote is on its way.
+                    Verdict::Agreed(_) => assert!(
+                        matches!(job.policy(), Policy::ErrorRate { .. }) && coming > 0,
+                        "task {id}/{index}: agreed but open"
+                    ),
                     Verdict::Wait { more } => {
-                        let queued = usize::from(task.queued.is_some());
-                        let coming = task.live() + queued;
                         assert!(coming > 0 && more > 0, "task {id}/{index}: nothing will ever finish it");
                     }
                 }
+            }
+            let rechecked = job.open.values().filter(|task| task.checks.is_some()).count() as u64;
+            assert_eq!(rechecked, job.rechecked, "job {id}: results that are checked at the end");
+            let unchecked: usize = job.unchecked.values().map(BTreeMap::len).sum();
+            let resting = if job.state == JobState::Running { shard.provisional } else { 0 };
+            assert_eq!(unchecked as u64, resting, "job {id}: results on one word");
+            for (peer, words) in &job.unchecked {
+                assert!(
+                    !words.is_empty() && self.trust.jobs_resting_on(*peer).contains(id),
+                    "job {id}: {peer}"
+                );
+                let open = words.keys().filter_map(|index| job.open.get(index));
+                assert!(
+                    open.clone().all(|task| task.checks == Some(*peer)),
+                    "job {id}: what is final is open only to be checked"
+                );
             }
             assert_eq!(open_attempts, job.open_attempts, "job {id}: open attempts");
             assert_eq!(duplicates, job.duplicates, "job {id}: second attempts for stragglers");

@@ -1,6 +1,9 @@
 //! One job: a range of untouched tasks, the touched ones, and counters.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use super::{
     again::Again,
@@ -8,13 +11,16 @@ use super::{
     open::OpenTasks,
     stragglers::Times,
     task::{Attempt, AttemptState, Task},
+    trust::Trust,
+    unchecked::Word,
 };
 use crate::{
-    ids::{JobId, LeaseId, PeerNo},
+    ids::{JobId, LeaseId, PeerNo, TaskId},
     job::{JobState, Submission},
     limits,
     mutants::{Mutant, is_active},
     quantities::Timestamp,
+    trust::Policy,
 };
 
 /// A job that this coordinator owns.
@@ -43,6 +49,10 @@ pub(super) struct Job {
     pub(super) duplicates: u64,
     /// Jobs in a row that went before it because a worker had their blobs.
     pub(super) passed_over: u32,
+    /// Final tasks that rest on one worker's word, by worker.
+    pub(super) unchecked: BTreeMap<PeerNo, BTreeMap<u64, Word>>,
+    /// Those of them that are open again, to be checked.
+    pub(super) rechecked: u64,
 }
 
 impl Job {
@@ -65,6 +75,8 @@ impl Job {
             times: Times::default(),
             duplicates: 0,
             passed_over: 0,
+            unchecked: BTreeMap::new(),
+            rechecked: 0,
         }
     }
 
@@ -78,7 +90,12 @@ impl Job {
 
     /// Votes on a task after which nobody will agree any more: too many, or those of everybody who may vote.
     pub(super) fn votes_max(&self) -> usize {
-        let max = (self.quorum() + limits::ATTEMPTS_BEYOND_QUORUM_MAX) as usize;
+        let max = match self.policy() {
+            Policy::ErrorRate { .. } => limits::ERROR_RATE_VOTES_MAX,
+            Policy::Quorum(_) | Policy::Adaptive { .. } => {
+                (self.quorum() + limits::ATTEMPTS_BEYOND_QUORUM_MAX) as usize
+            }
+        };
         let peers = self.submission.spec.on.len();
         if peers == 0 { max } else { max.min(peers) }
     }
@@ -90,7 +107,15 @@ impl Job {
     }
 
     pub(super) fn is_complete(&self) -> bool {
-        self.shard.done + self.shard.failed == self.total()
+        self.shard.done + self.shard.failed == self.total() && self.shard.provisional == 0
+    }
+
+    pub(super) fn policy(&self) -> Policy {
+        self.submission.spec.policy()
+    }
+
+    pub(super) fn task_id(&self, index: u64) -> TaskId {
+        TaskId { job: self.id, index }
     }
 
     /// Tasks that nobody has touched yet and that may be touched now. Half-validated tasks and their
@@ -118,12 +143,22 @@ impl Job {
 
     /// Half of one worker's even share of the votes that are left.
     pub(super) fn share(&self, workers: usize) -> usize {
-        let left = (self.total() - self.shard.cursor + self.open.len() as u64) * u64::from(self.quorum());
+        let votes = match self.policy() {
+            Policy::ErrorRate { .. } => 1,
+            Policy::Quorum(_) | Policy::Adaptive { .. } => self.quorum(),
+        };
+        let left = (self.total() - self.shard.cursor + self.open.len() as u64) * u64::from(votes);
         usize::try_from(left.div_ceil(2 * workers.max(1) as u64)).unwrap_or(usize::MAX).max(1)
     }
 
     /// Hands up to `count` attempts to `peer`: first those that finish begun tasks, then untouched ones.
-    pub(super) fn take(&mut self, peer: PeerNo, lease: LeaseId, count: usize) -> Vec<LeaseItem> {
+    pub(super) fn take(
+        &mut self,
+        peer: PeerNo,
+        lease: LeaseId,
+        count: usize,
+        trust: &Trust,
+    ) -> Vec<LeaseItem> {
         let mut items = Vec::new();
         while items.len() < count {
             let open = &self.open;
@@ -140,33 +175,47 @@ impl Job {
                 }
                 None => break,
             };
-            let Some(item) = self.begin_attempt(index, peer, lease) else { continue };
+            let Some(item) = self.begin_attempt(index, peer, lease, trust) else { continue };
             items.push(item);
-            self.requeue(index, false);
+            self.requeue(index, false, trust);
         }
         items
     }
 
-    fn begin_attempt(&mut self, index: u64, peer: PeerNo, lease: LeaseId) -> Option<LeaseItem> {
+    fn begin_attempt(
+        &mut self,
+        index: u64,
+        peer: PeerNo,
+        lease: LeaseId,
+        trust: &Trust,
+    ) -> Option<LeaseItem> {
+        let (policy, id) = (self.policy(), self.task_id(index));
         let task = self.open.get_mut(&index)?;
         task.last_number += u32::from(task.last_number == 0 || !is_active(Mutant::LeasesAttemptAgain));
-        let number = task.last_number;
+        let ordinal = task.last_number;
+        let number = trust.number(policy, id, ordinal);
         task.queued = None;
         // Most tasks have as many attempts as must agree, and there are many tasks.
         task.attempts.reserve_exact(1);
-        task.attempts.push(Attempt { number, peer, lease, state: AttemptState::Leased });
-        self.shard.numbers = self.shard.numbers.max(number);
+        task.attempts.push(Attempt { number, ordinal, peer, lease, state: AttemptState::Leased });
+        self.shard.numbers = self.shard.numbers.max(ordinal);
         self.open_attempts += 1;
         Some(LeaseItem { index, number })
     }
 
     /// Hands a second attempt at a straggler's task to `peer`, unless there was one already: several of its attempts may
     /// be late.
-    pub(super) fn duplicate(&mut self, index: u64, peer: PeerNo, lease: LeaseId) -> Option<LeaseItem> {
+    pub(super) fn duplicate(
+        &mut self,
+        index: u64,
+        peer: PeerNo,
+        lease: LeaseId,
+        trust: &Trust,
+    ) -> Option<LeaseItem> {
         if self.open.get(&index)?.duplicate.is_some() {
             return None;
         }
-        let item = self.begin_attempt(index, peer, lease)?;
+        let item = self.begin_attempt(index, peer, lease, trust)?;
         let task = self.open.get_mut(&index)?;
         task.duplicate = Some(item.number);
         self.duplicates += 1;
@@ -174,19 +223,12 @@ impl Job {
     }
 
     /// Queues a task again if more votes are needed than may come. Returns whether it did.
-    pub(super) fn requeue(&mut self, index: u64, relaxed: bool) -> bool {
-        let quorum = self.quorum();
+    pub(super) fn requeue(&mut self, index: u64, relaxed: bool, trust: &Trust) -> bool {
+        let Some(task) = self.open.get(&index) else { return false };
+        if task.queued.is_some() || task.collecting || !trust.wants_more(self, index, task) {
+            return false;
+        }
         let Some(task) = self.open.get_mut(&index) else { return false };
-        if task.queued.is_some() || task.collecting {
-            return false;
-        }
-        let more = match crate::validation::judge(quorum, task.votes()) {
-            crate::validation::Verdict::Agreed(_) => 0,
-            crate::validation::Verdict::Wait { more } => more as usize,
-        };
-        if more <= task.live() {
-            return false;
-        }
         task.queued = Some(self.again.push(task.exclusion(relaxed), index));
         self.sweep();
         true

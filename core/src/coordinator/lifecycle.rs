@@ -81,6 +81,8 @@ impl Coordinator {
         job.state = state;
         job.ended = Some(now);
         job.again = Again::default();
+        let unchecked = std::mem::take(&mut job.unchecked);
+        self.trust.forget(id, unchecked.keys());
         fx.batch.shards.insert(id, job.shard());
         fx.batch.ended.insert(id, (state, now));
         fx.changed.insert(id);
@@ -114,6 +116,7 @@ impl Coordinator {
         let job = self.jobs.get_mut(&task.job)?;
         let stood_still = job.untouched() == 0;
         let gone = job.open.remove(&task.index)?;
+        job.rechecked -= u64::from(gone.checks.is_some());
         job.held_bytes -= gone.held_bytes();
         if stood_still && job.untouched() > 0 {
             self.note_work(task.job);

@@ -8,7 +8,8 @@
 //!
 //! * A task never has two open or voting attempts of one peer.
 //! * A task that is final is in no map: its row in the store is the only truth.
-//! * Credit is granted only in the batch that makes its task final.
+//! * Credit is granted only in the batch that makes its task final, and taken back only in one that makes it open.
+//! * A job ends only when none of its results rests on one worker's word.
 //! * Everything that a message acknowledges is in the batch that precedes it.
 //!
 //! [`Coordinator::check_invariants`] checks what can be checked from within; tests and the simulator call
@@ -36,6 +37,8 @@ mod stragglers;
 mod task;
 #[cfg(test)]
 mod tests;
+mod trust;
+mod unchecked;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -49,12 +52,13 @@ pub use fit::{PassedOver, PassedOverGroup};
 pub use reports::{Report, ReportOutcome, ReportOutput};
 pub use restore::{JobSnapshot, Snapshot};
 
-use self::{hungry::Hungry, job::Job, quota::Quota, shares::Shares, task::AttemptState};
+use self::{hungry::Hungry, job::Job, quota::Quota, shares::Shares, task::AttemptState, trust::Trust};
 use crate::{
     ids::{AttemptId, JobId, LeaseId, PeerId, PeerNo, SessionId, TaskId},
     job::JobState,
     limits,
     quantities::{Bytes, Timestamp},
+    trust::AuditKey,
 };
 
 /// What an operator may set.
@@ -64,11 +68,17 @@ pub struct Config {
     pub reconnect_grace: Duration,
     /// Work that a worker is kept supplied with.
     pub prefill: Duration,
+    /// What decides which tasks are checked. No worker may know it, and a restart must not change it.
+    pub audit_key: AuditKey,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { reconnect_grace: limits::RECONNECT_GRACE, prefill: limits::PREFILL }
+        Self {
+            reconnect_grace: limits::RECONNECT_GRACE,
+            prefill: limits::PREFILL,
+            audit_key: AuditKey::new([0; 32]),
+        }
     }
 }
 
@@ -182,12 +192,16 @@ pub struct Coordinator {
     judged: Option<AttemptId>,
     /// Jobs with work that has arrived since the hungry workers were last served.
     arrived: BTreeSet<JobId>,
+    trust: Trust,
+    /// Tasks whose votes are to be judged anew, because one of them was taken back.
+    reconsidered: Vec<TaskId>,
 }
 
 impl Coordinator {
     /// A coordinator that owns nothing yet.
     pub fn new(config: Config) -> Self {
         Self {
+            trust: Trust::new(config.audit_key),
             config,
             numbers: HashMap::new(),
             names: Vec::new(),
@@ -205,6 +219,7 @@ impl Coordinator {
             woken: BTreeSet::new(),
             judged: None,
             arrived: BTreeSet::new(),
+            reconsidered: Vec::new(),
         }
     }
 
@@ -226,7 +241,7 @@ impl Coordinator {
         }
         self.shares.set_now(now);
         let no = self.number(peer, fx);
-        let worker = self.workers.entry(no).or_default();
+        let worker = self.worker_mut(no);
         if let Some(old) = worker.session.replace(session) {
             self.sessions.remove(&old);
             fx.messages.push((old, ToWorker::Replaced));
@@ -323,6 +338,12 @@ impl Coordinator {
         self.pump(now, no, fx);
     }
 
+    /// A worker, with what is remembered of it if it was forgotten.
+    fn worker_mut(&mut self, no: PeerNo) -> &mut Worker {
+        let quota = self.trust.quota(no);
+        self.workers.entry(no).or_insert_with(|| Worker { quota, ..Worker::default() })
+    }
+
     /// The short number of a peer; a new one is part of the batch.
     fn number(&mut self, id: PeerId, fx: &mut Effects) -> PeerNo {
         let next = PeerNo::new(u32::try_from(self.names.len()).unwrap_or(u32::MAX));
@@ -364,10 +385,10 @@ impl Coordinator {
         let Some(task) = job.open.get_mut(&id.task.index) else { return };
         let before = task.held_bytes();
         if let Some(attempt) = task.attempt_mut(id.number) {
-            let (peer, given_up) = (attempt.peer, state.is_given_up());
+            let (peer, ordinal, given_up) = (attempt.peer, attempt.ordinal, state.is_given_up());
             attempt.state = state;
             if given_up {
-                task.note_given_up(peer, id.number);
+                task.note_given_up(peer, ordinal);
             }
         }
         job.held_bytes = job.held_bytes - before + task.held_bytes();

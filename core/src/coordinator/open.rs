@@ -59,6 +59,7 @@ fn split(index: u64) -> (u64, u64) {
     (index / BLOCK_TASKS, 1 << (index % BLOCK_TASKS))
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "it is used like the maps of the standard library")]
 impl OpenTasks {
     pub(super) fn len(&self) -> usize {
         self.len

@@ -5,7 +5,7 @@
 //! nor does what is nobody's fault: an agreed failure, a cancelled attempt, a lost connection, or a program that
 //! gives no result on anybody's machine.
 
-use super::{Coordinator, FinalRow, TaskVerdict, task::AttemptState, task::Task};
+use super::{Coordinator, Effects, FinalRow, TaskVerdict, task::AttemptState, task::Task};
 use crate::{ids::PeerNo, limits, outcome::NoResult};
 
 /// See the [module](self).
@@ -19,6 +19,11 @@ impl Default for Quota {
 }
 
 impl Quota {
+    /// As it was when it was written down.
+    pub(super) fn restored(quota: u32) -> Self {
+        Self((quota as usize).clamp(1, limits::WORKER_IN_FLIGHT_MAX))
+    }
+
     pub(super) fn get(self) -> usize {
         self.0
     }
@@ -39,7 +44,7 @@ impl Quota {
 
 impl Coordinator {
     /// A task has ended, with a result or without one.
-    pub(super) fn judge_workers(&mut self, task: &Task, row: &FinalRow) {
+    pub(super) fn judge_workers(&mut self, task: &Task, row: &FinalRow, fx: &mut Effects) {
         if !matches!(row.verdict, TaskVerdict::Agreed { .. }) {
             return;
         }
@@ -47,13 +52,13 @@ impl Coordinator {
             if grant.agreed {
                 self.note_good(grant.peer);
             } else {
-                self.note_bad(grant.peer);
+                self.note_bad(grant.peer, fx);
             }
         }
         // Others could give a result.
         for attempt in &task.attempts {
             if matches!(attempt.state, AttemptState::NoResult(reason) if reason != NoResult::Stopped) {
-                self.note_bad(attempt.peer);
+                self.note_bad(attempt.peer, fx);
             }
         }
     }
@@ -62,15 +67,18 @@ impl Coordinator {
         let Some(worker) = self.workers.get_mut(&peer) else { return };
         let was_at_limit = worker.live() >= worker.quota.get();
         worker.quota.grow();
+        self.trust.set_quota(peer, worker.quota);
         if was_at_limit && worker.session.is_some() {
             self.woken.insert(peer);
         }
     }
 
     /// An outcome of a worker is bad, or missing.
-    pub(super) fn note_bad(&mut self, peer: PeerNo) {
+    pub(super) fn note_bad(&mut self, peer: PeerNo, fx: &mut Effects) {
         if let Some(worker) = self.workers.get_mut(&peer) {
             worker.quota.halve();
+            self.trust.set_quota(peer, worker.quota);
+            fx.batch.records.insert(peer, self.trust.row(peer));
         }
     }
 }

@@ -11,7 +11,12 @@
 
 use std::time::Duration;
 
-use super::{Coordinator, LeaseItem, ToWorker, Worker, effects::Effects, job::Job, task::AttemptState};
+use super::{
+    Coordinator, LeaseItem, ToWorker, Worker,
+    effects::Effects,
+    job::Job,
+    task::{Attempt, AttemptState},
+};
 use crate::{
     ids::{AttemptId, JobId, LeaseId, PeerNo, SessionId, TaskId},
     limits,
@@ -73,23 +78,24 @@ impl Coordinator {
     fn find_waiting(&self, now: Timestamp, idle: PeerNo) -> Option<Recall> {
         let worker = self.workers.get(&idle).filter(|worker| worker.has_idle_slot())?;
         let jobs = self.shares.running().filter_map(|id| self.jobs.get(&id));
-        let jobs = jobs.filter(|job| job.may_run()).take(limits::RECALL_JOBS_MAX);
-        jobs.filter_map(|job| {
+        let mut jobs = jobs.filter(|job| job.may_run()).take(limits::RECALL_JOBS_MAX);
+        let mut look = limits::RECALL_ITEMS_MAX;
+        jobs.find_map(|job| {
             let room = self.room(job, idle, worker).ok()?;
-            let leases = job.leases.iter().rev().take(limits::RECALL_LEASES_MAX);
-            leases.filter_map(|lease| self.waiting_in(now, job, *lease, idle, room)).next()
+            let mut leases = job.leases.iter().rev().take(limits::RECALL_LEASES_MAX);
+            leases.find_map(|lease| self.waiting_in(now, job, *lease, (idle, room), &mut look))
         })
-        .next()
     }
 
-    /// What one worker may give back of a lease, if it would wait there for long.
+    /// What one worker may give back of a lease, if it would wait there for long, to an idle one with so much room. At most
+    /// `look` attempts are looked at, which is then so many less.
     fn waiting_in(
         &self,
         now: Timestamp,
         job: &Job,
         lease: LeaseId,
-        idle: PeerNo,
-        room: usize,
+        (idle, room): (PeerNo, usize),
+        look: &mut usize,
     ) -> Option<Recall> {
         let lease = self.leases.get(&lease).filter(|lease| !lease.expired)?;
         let (row, from) = (&lease.row, lease.row.peer);
@@ -101,24 +107,25 @@ impl Coordinator {
         if worker.wait_for(job.id, waiting, now.since(lease.opened)) < limits::RECALL_WAIT_MIN {
             return None;
         }
-        let may_go = |task: TaskId, number: u32| {
-            job.open.get(&task.index).is_some_and(|task| {
-                let open = |number: u32| {
-                    task.attempts.iter().any(|attempt| {
-                        attempt.number == number && matches!(attempt.state, AttemptState::Leased)
-                    })
+        let may_go = |attempt: &AttemptId| {
+            job.open.get(&attempt.task.index).is_some_and(|task| {
+                // Not to who has a vote there, nor to who gave no result.
+                let may_have =
+                    |known: &Attempt| known.peer != idle || matches!(known.state, AttemptState::Gone);
+                let open = |known: &Attempt| {
+                    known.number == attempt.number && matches!(known.state, AttemptState::Leased)
                 };
-                // Neither who has a vote there, nor who gave no result.
-                open(number) && !task.collecting && !task.exclusion(false).excludes(idle)
+                task.attempts.iter().any(open) && task.attempts.iter().all(may_have) && !task.collecting
             })
         };
         let attempt = |item: &LeaseItem| AttemptId {
             task: TaskId { job: row.job, index: item.index },
             number: item.number,
         };
-        let attempts = row.items.iter().rev().map(attempt);
-        let attempts = attempts
-            .filter(|attempt| may_go(attempt.task, attempt.number) && !worker.begun.contains(attempt))
+        let looked_at = row.items.iter().rev().map(attempt).take(*look);
+        *look -= row.items.len().min(*look);
+        let attempts = looked_at
+            .filter(|attempt| may_go(attempt) && !worker.begun.contains(attempt))
             .take(waiting.div_ceil(2).min(room).min(limits::LEASE_ITEMS_MAX));
         let attempts: Vec<AttemptId> = attempts.collect();
         (!attempts.is_empty()).then_some(Recall { from, attempts })

@@ -7,6 +7,7 @@ use super::{
     ToWorker,
     effects::{Effects, FetchOutput, OutputSource},
     task::{Attempt, AttemptState, Reported, Task},
+    unchecked::Word,
 };
 use crate::{
     digest::outcome_digest,
@@ -16,7 +17,8 @@ use crate::{
     mutants::{Mutant, is_active},
     outcome::{Exit, NoResult, Output},
     quantities::{Credit, Fuel, Timestamp},
-    validation::{self, Agreed, Verdict},
+    trust::Policy,
+    validation::{Agreed, Verdict},
 };
 
 /// How one attempt ended, as its worker says.
@@ -192,10 +194,11 @@ impl Coordinator {
         let Some(job) = self.jobs.get_mut(&id.job).filter(|job| job.state == JobState::Running) else {
             return;
         };
-        let quorum = job.quorum() - u32::from(is_active(Mutant::HurriesQuorum) && job.quorum() > 1);
-        let Some(task) = job.open.get_mut(&id.index).filter(|task| !task.collecting) else { return };
+        let Some(task) = job.open.get(&id.index).filter(|task| !task.collecting) else { return };
         fx.changed.insert(id.job);
-        if let Verdict::Agreed(agreed) = validation::judge(quorum, task.votes()) {
+        let verdict = self.trust.judge(job, id.index, task);
+        let Some(task) = job.open.get_mut(&id.index) else { return };
+        if let Verdict::Agreed(agreed) = verdict {
             if let Some(output) = task.inline_output(agreed.outcome) {
                 self.accept(now, id, agreed, FinalOutput::Inline(output), fx);
             } else {
@@ -215,7 +218,7 @@ impl Coordinator {
             // Nobody is known to be wrong, and nobody gets anything.
             self.finalize(now, id, TaskVerdict::NoAgreement, vec![], FinalOutput::Nothing, fx);
         } else {
-            let requeued = job.requeue(id.index, false);
+            let requeued = job.requeue(id.index, false, &self.trust);
             if requeued {
                 self.note_work(id.job);
             }
@@ -286,6 +289,8 @@ impl Coordinator {
         fx: &mut Effects,
     ) {
         let mut unwanted = BTreeMap::new();
+        let checked = self.jobs.get(&id.job).and_then(|job| job.open.get(&id.index)?.checks);
+        let was_final = checked.and_then(|peer| self.take_back(id, peer, fx));
         let Some(task) = self.drop_task(id, &mut unwanted, fx) else { return };
         let reports = task
             .attempts
@@ -297,24 +302,34 @@ impl Coordinator {
             let replaced = matches!(attempt.state, AttemptState::NoResult(NoResult::Fetch));
             replaced || (self.judged != Some(id) && !fx.batch.pending.contains_key(&id))
         });
+        // What decided is in the final row, even if that is checked at once.
+        self.judged = self.judged.filter(|judged| judged.task != id);
         let attempts = u32::try_from(reports.count()).unwrap_or(u32::MAX);
         self.release_outputs(id, &task, fx);
         self.send_unwanted(unwanted, fx);
         let Some(job) = self.jobs.get_mut(&id.job) else { return };
         *(if verdict.is_done() { &mut job.shard.done } else { &mut job.shard.failed }) += 1;
         job.shard.credit += grants.iter().map(|grant| grant.credit).sum();
-        fx.batch.shards.insert(id.job, job.shard());
-        let complete = job.is_complete();
         if is_active(Mutant::ReopensFinals) {
             let again = Task { last_number: task.last_number, ..Task::default() };
             job.open.insert(id.index, again);
-            job.requeue(id.index, false);
+            job.requeue(id.index, false, &self.trust);
         }
+        let policy = job.policy();
+        job.shard.revoked += u64::from(was_final.is_some_and(|word| !word.is_confirmed_by(&verdict)));
         let row = FinalRow { task: id, verdict, attempts, grants, output, had_pending };
-        self.judge_workers(&task, &row);
+        self.judge_workers(&task, &row, fx);
+        self.draw_lessons(&task, &row, fx);
+        let word = matches!(policy, Policy::ErrorRate { .. }).then(|| Word::sole(&task, &row)).flatten();
         fx.batch.add_final(now, row);
+        if let Some((peer, word)) = word {
+            self.note_word(id, peer, word, fx);
+        }
         fx.changed.insert(id.job);
-        if complete {
+        self.check_the_rest(id.job, fx);
+        let Some(job) = self.jobs.get(&id.job) else { return };
+        fx.batch.shards.insert(id.job, job.shard());
+        if job.is_complete() {
             self.end_job(now, id.job, JobState::Finished, fx);
         }
     }

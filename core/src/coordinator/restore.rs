@@ -1,16 +1,18 @@
 //! Coming back: from what a store holds to a coordinator that goes on where it was.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     Config, Coordinator,
-    effects::{Effects, JobRow, LeaseRow, PeerRow, PendingRow, ShardRow},
+    effects::{Effects, InviteRow, JobRow, LeaseRow, PeerRow, PendingRow, RecordRow, ShardRow},
     task::{Attempt, AttemptState, Task},
+    unchecked::Word,
 };
 use crate::{
     ids::{AttemptId, LeaseId, PeerNo, TaskId},
     job::JobState,
     mutants::{Mutant, is_active},
+    placement::InviteId,
     precedence::Weight,
     quantities::Timestamp,
 };
@@ -22,6 +24,10 @@ pub struct Snapshot {
     pub peers: Vec<PeerRow>,
     /// Weights of submitters that have another one than the default.
     pub weights: BTreeMap<PeerNo, Weight>,
+    /// What is remembered of workers.
+    pub records: BTreeMap<PeerNo, RecordRow>,
+    /// Invites that may still be used.
+    pub invites: BTreeMap<InviteId, InviteRow>,
     /// Every job, ended ones included.
     pub jobs: Vec<JobSnapshot>,
 }
@@ -40,6 +46,8 @@ pub struct JobSnapshot {
     /// Positions of the touched tasks that are not final, ascending: however far apart they are, there are at most
     /// [`OPEN_TASKS_MAX`](crate::limits::OPEN_TASKS_MAX) of them. None of a job that has ended.
     pub open: Vec<u64>,
+    /// Votes that final tasks rest on alone.
+    pub provisional: Vec<(AttemptId, PendingRow)>,
 }
 
 impl Coordinator {
@@ -57,9 +65,13 @@ impl Coordinator {
                 this.shares.set_weight(peer, weight);
             }
         }
+        for (peer, row) in snapshot.records {
+            this.trust.restore(peer, row);
+        }
         for job in snapshot.jobs {
             this.restore_job(now, job, fx);
         }
+        this.reconsider(now, fx);
         let away: Vec<PeerNo> = this.workers.keys().copied().collect();
         for peer in away {
             this.away.insert((now + this.config.reconnect_grace, peer));
@@ -79,11 +91,32 @@ impl Coordinator {
         let last_number = if is_active(Mutant::ReusesNumbers) { 0 } else { job.shard.numbers };
         let untried = |index| (index, Task { last_number, ..Task::default() });
         job.open = snapshot.open.into_iter().map(untried).collect();
+        let policy = job.policy();
+        let touched: BTreeSet<u64> = snapshot
+            .pending
+            .iter()
+            .map(|(attempt, _)| attempt.task.index)
+            .chain(snapshot.leases.iter().flat_map(|lease| lease.items.iter().map(|item| item.index)))
+            .collect();
+        for (attempt, row) in snapshot.provisional {
+            let index = attempt.task.index;
+            let ordinal = self.trust.ordinal(policy, attempt.task, attempt.number, last_number);
+            let Some((peer, word)) = Word::restored(attempt.number, ordinal, row) else { continue };
+            // It was being checked.
+            if touched.contains(&index) {
+                job.open.insert(index, word.as_task(peer, last_number));
+                job.rechecked += 1;
+            }
+            job.unchecked.entry(peer).or_default().insert(index, word);
+            self.trust.note_unchecked(peer, id);
+        }
         for (attempt, row) in snapshot.pending {
             if let Some(task) = job.open.get_mut(&attempt.task.index) {
                 let (number, state) = (attempt.number, row.report.into());
-                task.last_number = task.last_number.max(number);
-                task.attempts.push(Attempt { number, peer: row.peer, lease: LeaseId::new(0), state });
+                let ordinal = self.trust.ordinal(policy, attempt.task, number, last_number);
+                task.last_number = task.last_number.max(ordinal);
+                let (peer, lease) = (row.peer, LeaseId::new(0));
+                task.attempts.push(Attempt { number, ordinal, peer, lease, state });
             }
         }
         job.held_bytes = job.open.values().map(Task::held_bytes).sum();
@@ -92,8 +125,11 @@ impl Coordinator {
                 let Some(task) = job.open.get_mut(&item.index) else { continue };
                 if task.attempt_mut(item.number).is_none() {
                     let (number, state) = (item.number, AttemptState::Leased);
-                    task.last_number = task.last_number.max(number);
-                    task.attempts.push(Attempt { number, peer: lease.peer, lease: lease.lease, state });
+                    let of = TaskId { job: id, index: item.index };
+                    let ordinal = self.trust.ordinal(policy, of, number, last_number);
+                    task.last_number = task.last_number.max(ordinal);
+                    let (peer, lease) = (lease.peer, lease.lease);
+                    task.attempts.push(Attempt { number, ordinal, peer, lease, state });
                 }
             }
         }
@@ -117,6 +153,7 @@ impl Coordinator {
         for index in open {
             self.evaluate(now, TaskId { job: id, index }, fx);
         }
+        self.check_the_rest(id, fx);
         self.note_work(id);
     }
 }

@@ -84,18 +84,21 @@ impl Coordinator {
         // The clock has a resolution of a millisecond.
         let out_for = now.since(lease.opened) + Duration::from_millis(1);
         let micros = micros.min(u64::try_from(out_for.as_micros()).unwrap_or(u64::MAX));
-        let usual = job.times.usual();
+        let sample = micros as f64;
+        let times = &mut job.times;
+        let mut mean = worker.mean_micros.get(&id.task.job).copied();
+        if mean.is_none() {
+            // One short attempt says little, where others of the job are known to be longer.
+            mean = times.usual().map(|usual| f64::midpoint(sample, usual as f64));
+        }
         match state {
-            AttemptState::Reported(_) => job.times.note(micros),
+            AttemptState::Reported(_) => times.note(micros),
             AttemptState::NoResult(NoResult::Deadline) => {}
             // It ended early, and says nothing about how long others take.
             _ => return,
         }
-        let sample = micros as f64;
-        // One short attempt says little, where others of the job are known to be longer.
-        let first = usual.map_or(sample, |usual| f64::midpoint(sample, usual as f64));
-        let mean = worker.mean_micros.entry(id.task.job).or_insert(first);
-        *mean += (sample - *mean) * WEIGHT;
+        let mean = mean.unwrap_or(sample);
+        worker.mean_micros.insert(id.task.job, mean + (sample - mean) * WEIGHT);
     }
 
     /// Gives stragglers company, where workers are idle.
@@ -183,7 +186,7 @@ impl Coordinator {
         let Some(job) = self.jobs.get_mut(&id).filter(|job| job.state == JobState::Running) else {
             return false;
         };
-        let item = job.duplicate(index, peer, lease);
+        let item = job.duplicate(index, peer, lease, &self.trust);
         if let Some(item) = item {
             self.grant_lease(now, peer, id, vec![item], fx);
         }

@@ -22,16 +22,20 @@ pub(super) struct Task {
     pub(super) queued: Option<u64>,
     /// A quorum agreed; its output is being fetched.
     pub(super) collecting: bool,
-    /// Number of the newest attempt that there ever was, as far as anybody may remember it.
+    /// Ordinal of the newest attempt that there ever was, as far as anybody may remember it.
     pub(super) last_number: u32,
     /// The attempt that was added because another one took too long. There is one at most, ever.
     pub(super) duplicate: Option<u32>,
+    /// Whose word is checked, if the task is final and rests on that.
+    pub(super) checks: Option<PeerNo>,
 }
 
 /// One attempt at a task.
 #[derive(Debug)]
 pub(super) struct Attempt {
     pub(super) number: u32,
+    /// Which one it was, from 1; its number may hide that.
+    pub(super) ordinal: u32,
     pub(super) peer: PeerNo,
     pub(super) lease: LeaseId,
     pub(super) state: AttemptState,
@@ -122,24 +126,24 @@ impl Task {
 
     /// An attempt ended without a vote, so its peer may be asked again: the task has to be queued anew, as
     /// its entry leaves that peer out. Of what a peer lost, only the newest attempt is remembered.
-    pub(super) fn note_given_up(&mut self, peer: PeerNo, number: u32) {
+    pub(super) fn note_given_up(&mut self, peer: PeerNo, ordinal: u32) {
         self.queued = None;
         self.attempts.retain(|attempt| {
             let lost = matches!(attempt.state, AttemptState::Gone);
-            !(lost && attempt.peer == peer && attempt.number < number)
+            !(lost && attempt.peer == peer && attempt.ordinal < ordinal)
         });
     }
 
     /// Drops attempts that a later one of the same peer shows to have been given up.
     pub(super) fn drop_superseded(&mut self) {
         let newest = |attempts: &[Attempt], peer| {
-            attempts.iter().filter(|attempt| attempt.peer == peer).map(|attempt| attempt.number).max()
+            attempts.iter().filter(|attempt| attempt.peer == peer).map(|attempt| attempt.ordinal).max()
         };
         let superseded: Vec<u32> = self
             .attempts
             .iter()
             .filter(|attempt| {
-                attempt.state.is_open() && newest(&self.attempts, attempt.peer) > Some(attempt.number)
+                attempt.state.is_open() && newest(&self.attempts, attempt.peer) > Some(attempt.ordinal)
             })
             .map(|attempt| attempt.number)
             .collect();

@@ -14,5 +14,6 @@ mod shares;
 mod steer;
 mod store;
 mod stragglers;
+mod trust;
 mod votes;
 mod workers;

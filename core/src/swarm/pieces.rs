@@ -242,7 +242,7 @@ mod tests {
             prop_assert_eq!(set.iter().map(PieceNo::get).collect::<Vec<_>>(), model.iter().copied().collect::<Vec<_>>());
             prop_assert_eq!(set.len() as usize, model.len());
             let all = PieceSet::all(count);
-            prop_assert_eq!(set.missing_of(&all).count() as u32, count - set.len());
+            prop_assert_eq!(set.missing_of(&all).count(), (count - set.len()) as usize);
             let mut both = set.clone();
             both.union_with(&all);
             prop_assert!(both.is_all());

@@ -21,6 +21,11 @@ impl Draw {
     pub fn hits_ppm(self, rate: Ppm) -> bool {
         self.hits(rate.as_fraction())
     }
+
+    /// One of so many places; 0 when there is none.
+    pub fn pick(self, of: usize) -> usize {
+        self.0 as usize % of.max(1)
+    }
 }
 
 /// A secret from which draws are made, so that a task's draw is the same after a restart and takes no room.

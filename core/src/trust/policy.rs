@@ -150,7 +150,7 @@ impl Policy {
     }
 
     /// The camp that is ahead; of equals the first.
-    fn lead(&self, camps: &[Camp]) -> Option<usize> {
+    pub fn lead(&self, camps: &[Camp]) -> Option<usize> {
         let ahead = |a: &Camp, b: &Camp| match self {
             Self::ErrorRate { .. } => a.leads(b),
             Self::Quorum(_) | Self::Adaptive { .. } => a.voters() > b.voters(),
@@ -187,12 +187,12 @@ fn is_credible(camps: &[Camp], lead: usize, error: Ppm, scene: Scene) -> bool {
     if camp.error(others()) > allowed || (lone && !camp.is_counted()) {
         return false;
     }
+    let contradicted = camps.iter().filter(|camp| camp.voters() > 0).count() > 1;
     if lone {
         let overdue = scene.unchecked >= limits::UNCHECKED_RESULTS_MAX;
-        return !overdue && !scene.draw.hits(Policy::check_rate(camp.first()));
+        return !contradicted && !overdue && !scene.draw.hits(Policy::check_rate(camp.first()));
     }
     // Agreeing is being checked, unless all who agree belong together.
-    let contradicted = camps.len() > 1;
     let checked = scene.draw.hits_ppm(Ppm::new(limits::CHECK_RATE_FLOOR_PPM));
     contradicted || !checked || camp.error_without_weakest(others()) <= allowed
 }

@@ -7,6 +7,7 @@
 //!
 //! Nobody can write into the store from outside: the protocol's push requests stay disabled.
 
+mod held;
 mod reverse;
 mod serve;
 mod store;
@@ -16,9 +17,10 @@ use std::path::PathBuf;
 use iroh_blobs::Hash;
 use talka_core::{ids::BlobHash, quantities::Bytes};
 
+pub(crate) use self::held::Held;
 pub use self::{
     reverse::{REVERSE_ALPN, ReverseProviders, offer},
-    serve::{Admit, AdmitAll, BlobServer, Served},
+    serve::{Admit, AdmitAll, BlobServer, Served, Serving},
     store::{BlobStore, Hold},
 };
 use crate::Cause;

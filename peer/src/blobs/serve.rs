@@ -1,4 +1,4 @@
-//! Letting others fetch: who may, how fast, and how much they got.
+//! Letting others fetch: who may, in which order, how fast, and how much they got.
 
 use std::{
     collections::HashMap,
@@ -11,9 +11,9 @@ use std::{
 };
 
 use futures_util::{
-    FutureExt, Stream, StreamExt,
-    future::{self, BoxFuture},
-    stream::{self, FuturesUnordered},
+    FutureExt, StreamExt,
+    future::BoxFuture,
+    stream::{self, BoxStream, FuturesUnordered},
 };
 use iroh::{
     endpoint::Connection,
@@ -22,22 +22,21 @@ use iroh::{
 use iroh_blobs::{
     Hash,
     api::Store,
-    provider::{
-        TransferStats,
-        events::{
-            AbortReason, ConnectMode, EventMask, EventSender, ObserveMode, ProviderMessage, RequestMode,
-            RequestUpdate, ThrottleMode,
-        },
+    protocol::GetRequest,
+    provider::events::{
+        AbortReason, ConnectMode, EventMask, EventResult, EventSender, ObserveMode, ProviderMessage,
+        RequestMode, RequestUpdate, ThrottleMode,
     },
 };
 use talka_core::{
     ids::{BlobHash, PeerId},
     limits,
+    swarm::{PieceNo, UploadNo, Uploads, Wanted},
 };
 use tokio::sync::mpsc;
 
 use super::{BlobStore, from_hash};
-use crate::{bucket::TokenBucket, connections::ConnectionLimits, identity::peer_id};
+use crate::{bucket::TokenBucket, clock::Monotonic, connections::ConnectionLimits, identity::peer_id};
 
 /// Decides what a peer may fetch. It is asked for each request, so it must not wait.
 pub trait Admit: Send + Sync + 'static {
@@ -88,7 +87,7 @@ impl Served {
         self.0.by_peer.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn add(&self, peer: PeerId, bytes: u64) {
+    pub(crate) fn add(&self, peer: PeerId, bytes: u64) {
         self.0.total.fetch_add(bytes, Ordering::Relaxed);
         let mut by_peer = self.0.by_peer.lock().unwrap_or_else(PoisonError::into_inner);
         if by_peer.len() < limits::WORKERS_MAX || by_peer.contains_key(&peer) {
@@ -97,12 +96,22 @@ impl Served {
     }
 }
 
+/// What a peer gives to others.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Serving {
+    /// Bytes per second to all peers together; no limit unless set.
+    pub upload: Option<NonZeroU64>,
+    /// Whether this is where blobs come from: then everything goes out once before anything goes out twice.
+    pub is_source: bool,
+}
+
 /// Serves a store: register it for [`ALPN`](super::ALPN), or [`offer`](super::offer) it.
 #[derive(Debug, Clone)]
 pub struct BlobServer {
     store: Store,
     events: EventSender,
     connections: ConnectionLimits,
+    received: mpsc::Sender<(PeerId, u64)>,
 }
 
 impl BlobServer {
@@ -114,29 +123,52 @@ impl BlobServer {
         upload_per_second: Option<NonZeroU64>,
         connections: ConnectionLimits,
     ) -> Self {
+        let serving = Serving { upload: upload_per_second, is_source: false };
+        Self::with(blobs, admit, serving, connections)
+    }
+
+    /// The same with everything that may differ.
+    pub fn with(
+        blobs: &BlobStore,
+        admit: impl Admit,
+        serving: Serving,
+        connections: ConnectionLimits,
+    ) -> Self {
         let mask = EventMask {
             connected: ConnectMode::Intercept,
             get: RequestMode::InterceptLog,
-            get_many: RequestMode::InterceptLog,
+            get_many: RequestMode::Disabled,
             observe: ObserveMode::Intercept,
             push: RequestMode::Disabled,
-            throttle: upload_per_second.map_or(ThrottleMode::None, |_| ThrottleMode::Intercept),
+            throttle: serving.upload.map_or(ThrottleMode::None, |_| ThrottleMode::Intercept),
         };
         let (events, messages) = EventSender::channel(limits::BLOB_EVENTS_MAX, mask);
+        let (received, incoming) = mpsc::channel(limits::BLOB_EVENTS_MAX);
+        let slots = limits::UPLOAD_SLOTS;
         let doorman = Doorman {
             admit,
             served: blobs.served().clone(),
             peers: HashMap::new(),
-            uploads: upload_per_second.map(|rate| TokenBucket::new(rate.get(), UPLOAD_BURST_BYTES)),
+            bucket: serving.upload.map(|rate| TokenBucket::new(rate.get(), UPLOAD_BURST_BYTES)),
+            clock: Monotonic::start(),
+            uploads: if serving.is_source { Uploads::of_source(slots) } else { Uploads::new(slots) },
+            waiting: HashMap::new(),
+            freed: HashMap::new(),
             running: FuturesUnordered::new(),
         };
-        tokio::spawn(doorman.run(messages));
-        Self { store: blobs.inner().clone(), events, connections }
+        tokio::spawn(doorman.run(messages, incoming));
+        Self { store: blobs.inner().clone(), events, connections, received }
     }
 
     /// Serves one connection until it ends, whoever made it.
     pub(crate) async fn serve(&self, connection: Connection) {
         iroh_blobs::provider::handle_connection(connection, self.store.clone(), self.events.clone()).await;
+    }
+
+    /// Tells that this peer got bytes from another one, which is served the sooner for it.
+    pub(crate) fn note_received(&self, peer: PeerId, bytes: u64) {
+        // A note that finds no room is worth less than the wait for it.
+        let _ = self.received.try_send((peer, bytes));
     }
 }
 
@@ -155,30 +187,82 @@ const UPLOAD_BURST_BYTES: u64 = 64 << 10;
 /// Shorter waits than this are not slept: the timer ticks each millisecond, and a debt adds up until it is due.
 const WAIT_MIN: Duration = Duration::from_millis(4);
 
+/// How often requests that wait for a slot are looked at.
+const LOOK_INTERVAL: Duration = Duration::from_millis(50);
+
+/// A request that waits for a slot.
+struct Waiting {
+    peer: PeerId,
+    reply: Reply,
+    updates: BoxStream<'static, RequestUpdate>,
+}
+
+/// Answers a request; says whether anybody still waited for that.
+type Reply = Box<dyn FnOnce(EventResult) -> BoxFuture<'static, bool> + Send>;
+
+/// What became of something that ran.
+#[derive(Clone, Copy)]
+enum Ran {
+    /// An upload ended, and so many bytes went out.
+    Upload(UploadNo, PeerId, u64),
+    /// An upload stands still: whoever fetches does not read.
+    Stuck(UploadNo, PeerId),
+    Other,
+}
+
 /// Answers the provider's questions, one after the other, and follows its transfers.
 struct Doorman<A> {
     admit: A,
     served: Served,
     /// Who is behind a connection; requests carry only its number.
     peers: HashMap<u64, PeerId>,
-    uploads: Option<TokenBucket>,
+    bucket: Option<TokenBucket>,
+    clock: Monotonic,
+    uploads: Uploads,
+    waiting: HashMap<UploadNo, Waiting>,
+    /// Uploads that stand still and have no slot any more.
+    freed: HashMap<UploadNo, PeerId>,
     /// Transfers that are followed and answers that wait; one each per open stream at most.
-    running: FuturesUnordered<BoxFuture<'static, ()>>,
+    running: FuturesUnordered<BoxFuture<'static, (Ran, Option<Upload>)>>,
+}
+
+/// A transfer that is followed.
+struct Upload {
+    number: UploadNo,
+    peer: PeerId,
+    updates: BoxStream<'static, RequestUpdate>,
 }
 
 impl<A: Admit> Doorman<A> {
-    async fn run(mut self, mut messages: mpsc::Receiver<ProviderMessage>) {
+    async fn run(
+        mut self,
+        mut messages: mpsc::Receiver<ProviderMessage>,
+        mut received: mpsc::Receiver<(PeerId, u64)>,
+    ) {
+        let mut looks = tokio::time::interval(LOOK_INTERVAL);
+        looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 message = messages.recv() => match message {
                     Some(message) => self.answer(message).await,
                     None => break,
                 },
-                Some(()) = self.running.next(), if !self.running.is_empty() => {}
+                Some((peer, bytes)) = received.recv() => {
+                    self.uploads.on_received(self.clock.now(), peer, bytes);
+                }
+                Some((ran, upload)) = self.running.next(), if !self.running.is_empty() => {
+                    self.on_ran(ran);
+                    self.running.extend(upload.map(|upload| upload.follow().boxed()));
+                }
+                _ = looks.tick(), if !self.waiting.is_empty() => self.refuse_old().await,
             }
+            self.start_waiting().await;
         }
         // Transfers that still run are counted to their end.
-        while self.running.next().await.is_some() {}
+        while let Some((ran, upload)) = self.running.next().await {
+            self.on_ran(ran);
+            self.running.extend(upload.map(|upload| upload.follow().boxed()));
+        }
     }
 
     async fn answer(&mut self, message: ProviderMessage) {
@@ -198,67 +282,117 @@ impl<A: Admit> Doorman<A> {
             ProviderMessage::GetRequestReceived(message) => {
                 // A sequence of hashes would hand out blobs that were asked for by none of their names.
                 let is_blob = message.request.ranges.is_blob();
-                let peer = self.allow(message.connection_id, &[message.request.hash]).filter(|_| is_blob);
-                message.tx.send(peer.map(drop).ok_or(AbortReason::Permission)).await.ok();
-                if let Some(peer) = peer {
-                    let updates = stream::unfold(message.rx, async |mut updates| {
-                        updates.recv().await.ok().flatten().map(|update| (update, updates))
-                    });
-                    self.follow(peer, updates);
-                }
-            }
-            ProviderMessage::GetManyRequestReceived(message) => {
-                let peer = self.allow(message.connection_id, &message.request.hashes);
-                message.tx.send(peer.map(drop).ok_or(AbortReason::Permission)).await.ok();
-                if let Some(peer) = peer {
-                    let updates = stream::unfold(message.rx, async |mut updates| {
-                        updates.recv().await.ok().flatten().map(|update| (update, updates))
-                    });
-                    self.follow(peer, updates);
+                let peer = self.allow(message.connection_id, message.request.hash).filter(|_| is_blob);
+                let Some(peer) = peer else {
+                    message.tx.send(Err(AbortReason::Permission)).await.ok();
+                    return;
+                };
+                let wanted = wanted(&message.request);
+                let reads = !self.freed.values().any(|stuck| *stuck == peer);
+                let asked = reads.then(|| self.uploads.on_asked(self.clock.now(), peer, wanted)).flatten();
+                match asked {
+                    Some(number) => {
+                        let reply: Reply =
+                            Box::new(|answer| async move { message.tx.send(answer).await.is_ok() }.boxed());
+                        let updates = stream::unfold(message.rx, async |mut updates| {
+                            updates.recv().await.ok().flatten().map(|update| (update, updates))
+                        });
+                        self.waiting.insert(number, Waiting { peer, reply, updates: updates.boxed() });
+                    }
+                    None => drop(message.tx.send(Err(AbortReason::RateLimited)).await),
                 }
             }
             ProviderMessage::ObserveRequestReceived(message) => {
-                let allowed = self.allow(message.connection_id, &[message.request.hash]);
+                let allowed = self.allow(message.connection_id, message.request.hash);
                 message.tx.send(allowed.map(drop).ok_or(AbortReason::Permission)).await.ok();
             }
             ProviderMessage::Throttle(message) => {
-                let wait = self.uploads.as_mut().map(|uploads| uploads.reserve(Instant::now(), message.size));
+                let wait = self.bucket.as_mut().map(|bucket| bucket.reserve(Instant::now(), message.size));
                 match wait.filter(|wait| *wait >= WAIT_MIN) {
                     None => drop(message.tx.send(Ok(())).await),
                     Some(wait) => self.running.push(
                         async move {
                             tokio::time::sleep(wait).await;
                             message.tx.send(Ok(())).await.ok();
+                            (Ran::Other, None)
                         }
                         .boxed(),
                     ),
                 }
             }
-            // Notices that were not asked for, and pushes, which are disabled.
+            // Notices that were not asked for, and what is disabled.
             _ => {}
         }
     }
 
-    /// The peer behind a connection, if it may have all of these.
-    fn allow(&self, connection: u64, hashes: &[Hash]) -> Option<PeerId> {
+    /// The peer behind a connection, if it may have this.
+    fn allow(&self, connection: u64, hash: Hash) -> Option<PeerId> {
         let peer = *self.peers.get(&connection)?;
-        hashes.iter().all(|hash| self.admit.blob(peer, from_hash(*hash))).then_some(peer)
+        self.admit.blob(peer, from_hash(hash)).then_some(peer)
     }
 
-    /// Counts what a transfer sends.
-    fn follow(&mut self, peer: PeerId, updates: impl Stream<Item = RequestUpdate> + Send + 'static) {
-        let served = self.served.clone();
-        let follow = updates.for_each(move |update| {
-            let stats = match update {
-                RequestUpdate::Completed(completed) => Some(completed.stats),
-                RequestUpdate::Aborted(aborted) => Some(aborted.stats),
-                RequestUpdate::Started(_) | RequestUpdate::Progress(_) => None,
-            };
-            if let Some(TransferStats { payload_bytes_sent, .. }) = stats.as_deref() {
-                served.add(peer, *payload_bytes_sent);
+    /// Starts what waits, as far as there are slots.
+    async fn start_waiting(&mut self) {
+        let mut draw = |below: u32| rand::random_range(0..below);
+        while let Some(number) = self.uploads.next(self.clock.now(), &mut draw) {
+            let Some(Waiting { peer, reply, updates }) = self.waiting.remove(&number) else { continue };
+            if !reply(Ok(())).await {
+                self.uploads.on_ended(number);
+                continue;
             }
-            future::ready(())
-        });
-        self.running.push(follow.boxed());
+            self.running.push(Upload { number, peer, updates }.follow().boxed());
+        }
     }
+
+    async fn refuse_old(&mut self) {
+        for number in self.uploads.expire(self.clock.now()) {
+            if let Some(waiting) = self.waiting.remove(&number) {
+                (waiting.reply)(Err(AbortReason::RateLimited)).await;
+            }
+        }
+    }
+
+    fn on_ran(&mut self, ran: Ran) {
+        match ran {
+            Ran::Upload(number, peer, bytes) => {
+                self.served.add(peer, bytes);
+                self.uploads.on_sent(self.clock.now(), peer, bytes);
+                if self.freed.remove(&number).is_none() {
+                    self.uploads.on_ended(number);
+                }
+            }
+            Ran::Stuck(number, peer) => {
+                if self.freed.insert(number, peer).is_none() {
+                    self.uploads.on_ended(number);
+                }
+            }
+            Ran::Other => {}
+        }
+    }
+}
+
+impl Upload {
+    /// Waits until the transfer ends, or stands still for too long: then it goes on without a slot.
+    async fn follow(mut self) -> (Ran, Option<Self>) {
+        loop {
+            let update = tokio::time::timeout(limits::UPLOAD_STUCK_AFTER, self.updates.next()).await;
+            let sent = match update {
+                Err(_) => return (Ran::Stuck(self.number, self.peer), Some(self)),
+                Ok(Some(RequestUpdate::Completed(completed))) => completed.stats.payload_bytes_sent,
+                Ok(Some(RequestUpdate::Aborted(aborted))) => aborted.stats.payload_bytes_sent,
+                Ok(Some(RequestUpdate::Started(_) | RequestUpdate::Progress(_))) => continue,
+                Ok(None) => 0,
+            };
+            return (Ran::Upload(self.number, self.peer, sent), None);
+        }
+    }
+}
+
+/// What a request is for, as the first piece of it.
+fn wanted(request: &GetRequest) -> Wanted {
+    /// Chunks of BLAKE3 in a piece.
+    const CHUNKS: u64 = limits::SWARM_PIECE_BYTES >> 10;
+    let hash = from_hash(request.hash);
+    let first = request.ranges[0].boundaries().first().map_or(0, |chunk| chunk.0);
+    Wanted { hash, piece: PieceNo::new(u32::try_from(first / CHUNKS).unwrap_or(u32::MAX)) }
 }

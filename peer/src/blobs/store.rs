@@ -8,6 +8,10 @@ use std::{
 };
 
 use bytes::Bytes;
+use futures_util::{
+    StreamExt,
+    stream::{self, BoxStream},
+};
 use iroh_blobs::{
     BlobFormat, HashAndFormat,
     api::{
@@ -21,10 +25,10 @@ use iroh_blobs::{
         mem::{self, MemStore},
     },
 };
-use talka_core::{ids::BlobHash, job::BlobRef, limits, quantities};
+use talka_core::{ids::BlobHash, job::BlobRef, limits, quantities, swarm::PieceNo};
 use tokio::io::AsyncWriteExt;
 
-use super::{BlobError, Served, from_hash, to_hash};
+use super::{BlobError, Held, Served, from_hash, to_hash};
 
 /// The unit of verification: a lie or a flipped bit is found within so many bytes.
 const GROUP_BYTES: u64 = 16 << 10;
@@ -111,6 +115,16 @@ impl BlobStore {
             return Err(BlobError::TooLong { hash, size, max: quantities::Bytes::new(max) });
         }
         self.read_verified(hash, 0..size.get(), size.get()).await
+    }
+
+    /// Reads a part of a blob of which that part at least is here, verified. It is held in memory, so the caller bounds
+    /// the range.
+    pub async fn read_part(&self, blob: BlobRef, range: Range<u64>) -> Result<Bytes, BlobError> {
+        let BlobRef { hash, size } = blob;
+        if range.start > range.end || range.end > size.get() {
+            return Err(BlobError::OutOfRange { hash, start: range.start, end: range.end, size });
+        }
+        self.read_verified(hash, range, size.get()).await
     }
 
     /// Reads a part of a blob that is here, verified. It is held in memory, so the caller bounds the range.
@@ -224,6 +238,18 @@ impl BlobStore {
 
     pub(crate) fn inner(&self) -> &Store {
         &self.store
+    }
+
+    /// The pieces of a blob that are here, and those that come from now on. It ends when the store is closed.
+    pub(crate) async fn pieces(&self, blob: BlobRef) -> Result<BoxStream<'static, Vec<PieceNo>>, BlobError> {
+        let observed = self.store.observe(to_hash(blob.hash)).stream().await;
+        let bitfields = observed.map_err(|error| BlobError::Gone(error.into()))?;
+        let held = Held::nothing_of(blob);
+        let news = stream::unfold((Box::pin(bitfields), held), async |(mut bitfields, mut held)| {
+            let bitfield = bitfields.next().await?;
+            Some((held.add(&bitfield.ranges), (bitfields, held)))
+        });
+        Ok(news.boxed())
     }
 
     /// The request for what is missing of a range of a blob, at the granularity of verification; none when all of it

@@ -136,7 +136,7 @@ pub async fn fetch_from<T: ChunkTransport>(
     let mut start = 0;
     while start < size {
         let end = (start + limits::PIECE_BYTES_MAX).min(size);
-        came += transport.fetch_range(provider, blob, start..end).await?.bytes;
+        came += transport.fetch_range(provider, blob, start..end, |_| ()).await?.bytes;
         progress(came);
         start = end;
     }

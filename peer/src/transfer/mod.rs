@@ -14,7 +14,8 @@ mod transport;
 
 use std::{ops::Range, time::Duration};
 
-use talka_core::{ids::PeerId, job::BlobRef, limits, quantities::Bytes};
+use futures_util::stream::BoxStream;
+use talka_core::{ids::PeerId, job::BlobRef, limits, quantities::Bytes, swarm::PieceNo};
 
 pub use self::{
     fetch::{FetchBlobError, FetchReport, Fetcher, Providers, fetch_blob, fetch_from},
@@ -73,6 +74,9 @@ pub enum FetchError {
     /// The provider lacks a part of it.
     #[error("the provider does not have all of the range")]
     NotHeld,
+    /// The provider has no slot for this peer now.
+    #[error("the provider serves others now")]
+    Busy,
     /// The provider does not let this peer have it.
     #[error("the provider refuses to send the blob")]
     Refused,
@@ -133,12 +137,21 @@ impl FetchError {
 
 /// Fetches ranges into the store that it was made with.
 pub trait ChunkTransport: Send + Sync {
-    /// Fetches what is missing of `range` of `blob` from `provider`. Dropping the future ends the transfer; what was
-    /// verified until then stays.
+    /// Fetches what is missing of `range` of `blob` from `provider`. `progress` is told the bytes that came so far.
+    /// Dropping the future ends the transfer; what was verified until then stays.
     fn fetch_range(
         &self,
         provider: &Provider,
         blob: BlobRef,
         range: Range<u64>,
+        progress: impl Fn(u64) + Send + Sync,
     ) -> impl Future<Output = Result<Fetched, FetchError>> + Send;
+
+    /// Follows what a provider has of a blob: each item are pieces that are new. It ends, or fails, when the provider
+    /// is gone.
+    fn follow(
+        &self,
+        provider: &Provider,
+        blob: BlobRef,
+    ) -> impl Future<Output = Result<BoxStream<'static, Vec<PieceNo>>, FetchError>> + Send;
 }

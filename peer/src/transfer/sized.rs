@@ -1,11 +1,18 @@
-//! A stream that checks the length which a provider claims, before anybody acts on it.
+//! A stream that checks the length which a provider claims, before anybody acts on it, and keeps to a rate.
 
-use std::{fmt, io};
+use std::{
+    fmt, io,
+    num::NonZeroU64,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use iroh::endpoint::{RecvStream, VarInt};
 use iroh_blobs::util::RecvStream as BlobStream;
 use talka_core::quantities;
+
+use crate::bucket::TokenBucket;
 
 /// A response starts with the length of the blob: 8 bytes, little endian.
 const HEADER_BYTES: usize = 8;
@@ -29,11 +36,39 @@ pub(super) struct SizedStream {
     stream: RecvStream,
     expected: u64,
     checked: bool,
+    pace: Pace,
 }
 
+/// Bytes per second of all downloads together, if there is a limit. Who reads slowly is sent to slowly: what waits in
+/// the network is bounded by the window of the stream.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Pace(Option<Arc<Mutex<TokenBucket>>>);
+
+impl Pace {
+    pub(super) fn at(rate: NonZeroU64) -> Self {
+        Self(Some(Arc::new(Mutex::new(TokenBucket::new(rate.get(), BURST_BYTES)))))
+    }
+
+    async fn keep(&self, bytes: usize) {
+        let Some(bucket) = &self.0 else { return };
+        let wait = {
+            let mut bucket = bucket.lock().unwrap_or_else(PoisonError::into_inner);
+            bucket.reserve(Instant::now(), bytes as u64)
+        };
+        if wait >= WAIT_MIN {
+            tokio::time::sleep(wait).await;
+        }
+    }
+}
+
+/// What may come at once after a pause.
+const BURST_BYTES: u64 = 64 << 10;
+/// Shorter waits are not slept: the timer ticks each millisecond, and a debt adds up until it is due.
+const WAIT_MIN: Duration = Duration::from_millis(4);
+
 impl SizedStream {
-    pub(super) fn new(stream: RecvStream, expected: u64) -> Self {
-        Self { stream, expected, checked: false }
+    pub(super) fn new(stream: RecvStream, expected: u64, pace: Pace) -> Self {
+        Self { stream, expected, checked: false, pace }
     }
 
     fn check(&mut self, header: &[u8]) -> io::Result<()> {
@@ -55,18 +90,22 @@ impl BlobStream for SizedStream {
     async fn recv_bytes(&mut self, len: usize) -> io::Result<Bytes> {
         let bytes = BlobStream::recv_bytes(&mut self.stream, len).await?;
         self.check(&bytes)?;
+        self.pace.keep(bytes.len()).await;
         Ok(bytes)
     }
 
     async fn recv_bytes_exact(&mut self, len: usize) -> io::Result<Bytes> {
         let bytes = self.stream.recv_bytes_exact(len).await?;
         self.check(&bytes)?;
+        self.pace.keep(bytes.len()).await;
         Ok(bytes)
     }
 
     async fn recv_exact(&mut self, target: &mut [u8]) -> io::Result<()> {
         self.stream.recv_exact(target).await?;
-        self.check(target)
+        self.check(target)?;
+        self.pace.keep(target.len()).await;
+        Ok(())
     }
 
     fn stop(&mut self, code: VarInt) -> io::Result<()> {

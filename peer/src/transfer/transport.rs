@@ -3,31 +3,36 @@
 use std::{
     collections::{HashMap, HashSet},
     io,
+    num::NonZeroU64,
     ops::Range,
     pin::pin,
     sync::{Arc, PoisonError},
     time::Duration,
 };
 
-use futures_util::StreamExt;
+use futures_util::{
+    StreamExt,
+    stream::{self, BoxStream},
+};
 use iroh::endpoint::Connection;
 use iroh_blobs::{
+    Hash,
     api::remote::GetProgressItem,
     get::{
         GetError, StreamPair,
         fsm::{AtBlobHeaderNextError, DecodeError},
     },
-    protocol::{ERR_INTERNAL, ERR_LIMIT, ERR_PERMISSION, GetRequest},
+    protocol::{ERR_INTERNAL, ERR_LIMIT, ERR_PERMISSION, GetRequest, ObserveRequest},
 };
-use talka_core::{ids::PeerId, job::BlobRef, limits, quantities::Bytes};
+use talka_core::{ids::PeerId, job::BlobRef, limits, quantities::Bytes, swarm::PieceNo};
 use tokio::{sync::Mutex, time::Instant};
 
 use super::{
     ChunkTransport, FetchError, Fetched, Provider,
-    sized::{SizedStream, WrongSize},
+    sized::{Pace, SizedStream, WrongSize},
 };
 use crate::{
-    blobs::{ALPN, BlobError, BlobStore, ReverseProviders},
+    blobs::{ALPN, BlobError, BlobStore, Held, ReverseProviders},
     endpoint::PeerEndpoint,
 };
 
@@ -57,19 +62,34 @@ pub struct IrohBlobs {
     store: BlobStore,
     reverse: Option<ReverseProviders>,
     patience: Patience,
+    pace: Pace,
     dialed: Arc<std::sync::Mutex<HashMap<PeerId, Slot>>>,
 }
 
 impl IrohBlobs {
     /// Fetches into `store`; `reverse` are the peers that made a connection themselves, if any may.
     pub fn new(endpoint: PeerEndpoint, store: BlobStore, reverse: Option<ReverseProviders>) -> Self {
-        Self { endpoint, store, reverse, patience: Patience::default(), dialed: Arc::default() }
+        Self {
+            endpoint,
+            store,
+            reverse,
+            patience: Patience::default(),
+            pace: Pace::default(),
+            dialed: Arc::default(),
+        }
     }
 
     /// Waits longer or shorter for providers.
     #[must_use]
     pub fn with_patience(mut self, patience: Patience) -> Self {
         self.patience = patience;
+        self
+    }
+
+    /// Takes at most so many bytes per second, all transfers of this transport together.
+    #[must_use]
+    pub fn with_download_limit(mut self, bytes_per_second: Option<NonZeroU64>) -> Self {
+        self.pace = bytes_per_second.map(Pace::at).unwrap_or_default();
         self
     }
 
@@ -80,6 +100,7 @@ impl IrohBlobs {
         provider: &Provider,
         blob: BlobRef,
         request: &GetRequest,
+        progress: &(impl Fn(u64) + Send + Sync),
     ) -> Option<Result<Fetched, FetchError>> {
         let (peer, reverse) = (provider.peer(), self.reverse.as_ref()?);
         let deadline = Instant::now() + limits::CONNECT_TIMEOUT;
@@ -97,7 +118,7 @@ impl IrohBlobs {
                 },
             };
             tried.insert(offer.stable_id());
-            match self.transfer(&offer, blob, request.clone()).await {
+            match self.transfer(&offer, blob, request.clone(), progress).await {
                 Err(error @ (FetchError::NotHeld | FetchError::Broken(_))) => last = error,
                 fetched => return Some(fetched),
             }
@@ -136,18 +157,20 @@ impl IrohBlobs {
         connection: &Connection,
         blob: BlobRef,
         request: GetRequest,
+        told: &(impl Fn(u64) + Send + Sync),
     ) -> Result<Fetched, FetchError> {
         let Patience { stall, rate_min } = self.patience;
         let stalled = |_| FetchError::Stalled(stall);
         let opened = tokio::time::timeout(stall, connection.open_bi()).await.map_err(stalled)?;
         let (send, receive) = opened.map_err(|error| FetchError::Broken(error.into()))?;
-        let receive = SizedStream::new(receive, blob.size.get());
+        let receive = SizedStream::new(receive, blob.size.get(), self.pace.clone());
         let streams = StreamPair::new(connection.stable_id() as u64, receive, send);
         let mut progress = pin!(self.store.inner().remote().execute_get(streams, request).stream());
         let started = Instant::now();
         loop {
             match tokio::time::timeout(stall, progress.next()).await.map_err(stalled)? {
                 Some(GetProgressItem::Progress(bytes)) => {
+                    told(bytes);
                     let elapsed = started.elapsed();
                     if elapsed > stall && bytes < rate_min.saturating_mul(elapsed.as_secs()) {
                         return Err(FetchError::TooSlow { bytes: Bytes::new(bytes), elapsed });
@@ -167,6 +190,7 @@ impl ChunkTransport for IrohBlobs {
         provider: &Provider,
         blob: BlobRef,
         range: Range<u64>,
+        progress: impl Fn(u64) + Send + Sync,
     ) -> Result<Fetched, FetchError> {
         let size = blob.size.get();
         if range.start > range.end || range.end > size || size > limits::BLOB_BYTES_MAX {
@@ -178,17 +202,39 @@ impl ChunkTransport for IrohBlobs {
         let Some(request) = self.store.missing(blob.hash, range).await? else {
             return Ok(Fetched { bytes: 0 });
         };
-        if let Some(fetched) = self.fetch_offered(provider, blob, &request).await {
+        if let Some(fetched) = self.fetch_offered(provider, blob, &request, &progress).await {
             return fetched;
         }
         let (connection, slot) = self.dial(provider).await?;
-        let fetched = self.transfer(&connection, blob, request).await;
-        let usable = matches!(&fetched, Ok(_) | Err(FetchError::NotHeld | FetchError::Refused));
+        let fetched = self.transfer(&connection, blob, request, &progress).await;
+        let usable =
+            matches!(&fetched, Ok(_) | Err(FetchError::NotHeld | FetchError::Busy | FetchError::Refused));
         if !usable {
             // Another try starts with a new connection; requests that run on this one go on.
             slot.lock().await.take_if(|kept| kept.stable_id() == connection.stable_id());
         }
         fetched
+    }
+
+    async fn follow(
+        &self,
+        provider: &Provider,
+        blob: BlobRef,
+    ) -> Result<BoxStream<'static, Vec<PieceNo>>, FetchError> {
+        let offered =
+            self.reverse.as_ref().and_then(|reverse| reverse.offers(provider.peer()).into_iter().next());
+        let connection = match offered {
+            Some(connection) => connection,
+            None => self.dial(provider).await?.0,
+        };
+        let request = ObserveRequest::new(Hash::from_bytes(*blob.hash.as_bytes()));
+        let bitfields = self.store.inner().remote().observe(connection, request);
+        let held = Held::nothing_of(blob);
+        let news = stream::unfold((Box::pin(bitfields), held), async |(mut bitfields, mut held)| {
+            let bitfield = bitfields.next().await?.ok()?;
+            Some((held.add(&bitfield.ranges), (bitfields, held)))
+        });
+        Ok(news.boxed())
     }
 }
 
@@ -203,7 +249,8 @@ fn why(error: GetError, blob: BlobRef) -> FetchError {
         return FetchError::WrongSize { claimed: *claimed, expected: blob.size };
     }
     match error.iroh_error_code() {
-        Some(ERR_PERMISSION | ERR_LIMIT) => return FetchError::Refused,
+        Some(ERR_LIMIT) => return FetchError::Busy,
+        Some(ERR_PERMISSION) => return FetchError::Refused,
         // What a provider says that does not know the blob.
         Some(ERR_INTERNAL) => return FetchError::NotHeld,
         _ => {}

@@ -219,9 +219,11 @@ async fn a_fetch_goes_on_after_a_restart_where_it_was() {
     let store = BlobStore::open(dir.path()).await.expect("opened");
     let first = Node::with(store.clone(), AdmitAll).await;
     store.tag("job/1/0", blob.hash).await.expect("tagged");
-    let fetched = first.transport.fetch_range(&seed.provider(), blob, 0..4 * MIB).await.expect("a part");
+    let fetched =
+        first.transport.fetch_range(&seed.provider(), blob, 0..4 * MIB, |_| ()).await.expect("a part");
     assert_eq!(fetched.bytes, 4 * MIB);
-    let again = first.transport.fetch_range(&seed.provider(), blob, MIB..3 * MIB).await.expect("it is here");
+    let again =
+        first.transport.fetch_range(&seed.provider(), blob, MIB..3 * MIB, |_| ()).await.expect("it is here");
     assert_eq!(again.bytes, 0);
     assert!(!store.has(blob.hash).await.expect("a store"));
     store.sync().await.expect("durable");

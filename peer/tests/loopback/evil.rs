@@ -1,7 +1,7 @@
 //! A provider between a peer and an honest provider, which passes the honest one's answers on, almost.
 
 use iroh::{
-    endpoint::Connection,
+    endpoint::{Connection, RecvStream, SendStream},
     protocol::{AcceptError, ProtocolHandler},
 };
 use talka_peer::{
@@ -43,32 +43,49 @@ impl ProtocolHandler for Evil {
         let upstream =
             self.endpoint.connect(&self.upstream, blobs::ALPN).await.map_err(AcceptError::from_err)?;
         loop {
-            let (mut answer, mut question) = victim.accept_bi().await?;
-            let (mut ask, mut honest) = upstream.open_bi().await?;
-            let request = question.read_to_end(1 << 20).await.map_err(AcceptError::from_err)?;
-            ask.write_all(&request).await.map_err(AcceptError::from_err)?;
-            ask.finish()?;
-            let mut sent = 0;
-            let mut buffer = vec![0; 1 << 16];
-            while let Some(read) = honest.read(&mut buffer).await.map_err(AcceptError::from_err)? {
-                let bytes = &mut buffer[..read];
-                match self.trick {
-                    Trick::Flip(at) if (sent..sent + read).contains(&at) => bytes[at - sent] ^= 1,
-                    Trick::Stall(at) if sent + read > at => {
-                        answer.write_all(&bytes[..at - sent]).await.map_err(AcceptError::from_err)?;
-                        victim.closed().await;
-                        return Ok(());
-                    }
-                    Trick::Claim(size) if sent == 0 => bytes[..8].copy_from_slice(&size.to_le_bytes()),
-                    _ => {}
-                }
-                sent += read;
-                // The victim may have had enough.
-                if answer.write_all(bytes).await.is_err() {
-                    break;
-                }
-            }
-            answer.finish().ok();
+            let (answer, question) = victim.accept_bi().await?;
+            let (ask, honest) = upstream.open_bi().await?;
+            let (victim, trick) = (victim.clone(), self.trick);
+            // The victim may have had enough of it at any time.
+            tokio::spawn(
+                async move { drop(pass_on(victim, trick, (question, ask), (honest, answer)).await) },
+            );
         }
     }
+}
+
+/// Passes one request on, and its answer back, almost.
+async fn pass_on(
+    victim: Connection,
+    trick: Trick,
+    (mut question, mut ask): (RecvStream, SendStream),
+    (mut honest, mut answer): (RecvStream, SendStream),
+) -> Result<(), AcceptError> {
+    /// A request for bytes begins with it; others, as those for what is held, are answered in truth.
+    const GET: u8 = 0;
+    let request = question.read_to_end(1 << 20).await.map_err(AcceptError::from_err)?;
+    let trick = (request.first() == Some(&GET)).then_some(trick);
+    ask.write_all(&request).await.map_err(AcceptError::from_err)?;
+    ask.finish()?;
+    let mut sent = 0;
+    let mut buffer = vec![0; 1 << 16];
+    while let Some(read) = honest.read(&mut buffer).await.map_err(AcceptError::from_err)? {
+        let bytes = &mut buffer[..read];
+        match trick {
+            Some(Trick::Flip(at)) if (sent..sent + read).contains(&at) => bytes[at - sent] ^= 1,
+            Some(Trick::Stall(at)) if sent + read > at => {
+                answer.write_all(&bytes[..at - sent]).await.map_err(AcceptError::from_err)?;
+                // It keeps nobody else waiting.
+                honest.stop(0_u32.into()).ok();
+                victim.closed().await;
+                return Ok(());
+            }
+            Some(Trick::Claim(size)) if sent == 0 => bytes[..8].copy_from_slice(&size.to_le_bytes()),
+            _ => {}
+        }
+        sent += read;
+        answer.write_all(bytes).await.map_err(AcceptError::from_err)?;
+    }
+    answer.finish().ok();
+    Ok(())
 }

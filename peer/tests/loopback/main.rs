@@ -5,4 +5,5 @@ mod endpoints;
 mod evil;
 mod peers;
 mod rpc;
+mod swarm;
 mod tcp;

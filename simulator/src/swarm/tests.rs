@@ -8,6 +8,7 @@ const MIB: u64 = 1 << 20;
 /// 8 MB/s, a good home uplink.
 const UP: f64 = 8e6;
 
+#[expect(clippy::print_stderr, reason = "figures for whoever runs it with --nocapture")]
 fn show(name: &str, swarm: &Swarm, outcome: &Outcome) -> f64 {
     let last = outcome.last(Manner::Honest).expect("every honest peer has the blob");
     let ratio = last.as_secs_f64() / swarm.fluid_bound().as_secs_f64();

@@ -20,6 +20,7 @@ const DISK_BYTES_GOAL: f64 = 60.0;
 const SUBMIT_MS_GOAL: f64 = 100.0;
 
 /// What was measured. What real workers see they don't tell.
+#[expect(clippy::struct_field_names, reason = "the names are those of the JSON")]
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(super) struct Report {
     tasks: u64,

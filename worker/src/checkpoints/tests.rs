@@ -35,6 +35,7 @@ fn holder(index: u64, number: u32) -> Holder {
         clock_secs: CLOCK_SECS_DEFAULT,
         priority: 0,
         on: vec![],
+        error_rate: None,
     };
     let spec = Arc::new(spec.validate().expect("a valid job"));
     let attempt = AttemptId { task: TaskId { job: JobId::new(3), index }, number };

@@ -80,8 +80,18 @@ const RULES: &[Rule] = &[
         wrong: "a report on a task of job % is of a job that has ended, or of an unknown peer",
     },
     Rule {
-        sql: "SELECT task_id >> 32 FROM pending JOIN task_final USING(task_id)",
+        sql: "SELECT task_id >> 32 FROM pending JOIN task_final USING(task_id) \
+              WHERE task_id NOT IN (SELECT task_id FROM provisional)",
         wrong: "a task of job % has open reports and is final",
+    },
+    Rule {
+        sql: "SELECT task_id >> 32 FROM provisional WHERE task_id NOT IN (SELECT task_id FROM task_final)",
+        wrong: "a task of job % rests on one worker's word and is not final",
+    },
+    Rule {
+        sql: "SELECT job_id FROM shard WHERE job_id > 0 AND provisional <> (SELECT count(*) FROM provisional \
+              WHERE task_id BETWEEN job_id << 32 AND job_id << 32 | 0xffffffff)",
+        wrong: "job % counts other than its provisional tasks",
     },
     Rule {
         sql: "SELECT task_id >> 32 FROM output WHERE task_id NOT IN (SELECT task_id FROM task_final)",

@@ -15,6 +15,7 @@ use talka_core::{
 use super::{
     error::InRow,
     key::{BLOCK_TASKS, block_of, task_key, task_of},
+    trust,
     write::join,
 };
 use crate::store::{StoreError, packed};
@@ -27,7 +28,14 @@ pub(super) fn snapshot(conn: &Connection) -> Result<Snapshot, StoreError> {
     add_leases(conn, &mut jobs)?;
     add_pending(conn, &mut jobs)?;
     add_open(conn, &mut jobs)?;
-    Ok(Snapshot { peers: peers(conn)?, weights: weights(conn)?, jobs: jobs.into_values().collect() })
+    trust::add_provisional(conn, &mut jobs)?;
+    Ok(Snapshot {
+        peers: peers(conn)?,
+        weights: weights(conn)?,
+        records: trust::records(conn)?,
+        invites: trust::invites(conn)?,
+        jobs: jobs.into_values().collect(),
+    })
 }
 
 fn peers(conn: &Connection) -> Result<Vec<PeerRow>, StoreError> {
@@ -53,7 +61,7 @@ fn weights(conn: &Connection) -> Result<BTreeMap<PeerNo, Weight>, StoreError> {
 fn jobs(conn: &Connection) -> Result<Jobs, StoreError> {
     let mut statement = conn.prepare(
         "SELECT job_id, request, submitter, spec, submitted, state, ended, \
-         cursor, low, done, failed, attempts, credit, nanos, paused, priority, numbers, signature FROM job JOIN shard USING(job_id)",
+         cursor, low, done, failed, attempts, credit, nanos, paused, priority, numbers, provisional, revoked, signature FROM job JOIN shard USING(job_id)",
     )?;
     let mut rows = statement.query([])?;
     let mut jobs = Jobs::new();
@@ -62,7 +70,8 @@ fn jobs(conn: &Connection) -> Result<Jobs, StoreError> {
         if shard.low > shard.cursor || shard.cursor > row.submission.spec.inputs.count() {
             return Err(StoreError::damaged(format!("the progress of job {}", row.job)));
         }
-        let snapshot = JobSnapshot { shard, leases: vec![], pending: vec![], open: vec![], row };
+        let (leases, pending, open, provisional) = (vec![], vec![], vec![], vec![]);
+        let snapshot = JobSnapshot { shard, leases, pending, open, provisional, row };
         jobs.insert(snapshot.row.job, snapshot);
     }
     Ok(jobs)
@@ -78,7 +87,7 @@ fn job_row(row: &Row<'_>) -> Result<JobRow, StoreError> {
         .ok_or_else(|| StoreError::damaged(format!("the state of job {job}")))?;
     let priority =
         Priority::new(row.get(15)?).map_err(|_| StoreError::damaged(format!("the priority of job {job}")))?;
-    let (request, submitter, signature) = (row.get(1)?, PeerId::new(row.get(2)?), row.get(17)?);
+    let (request, submitter, signature) = (row.get(1)?, PeerId::new(row.get(2)?), row.get(19)?);
     let submission = Submission { request, submitter, spec, signature };
     Ok(JobRow {
         job,
@@ -99,6 +108,8 @@ fn shard_row(row: &Row<'_>) -> Result<ShardRow, StoreError> {
         attempts: row.get(11)?,
         credit: join(row.get(12)?, row.get(13)?),
         numbers: row.get(16)?,
+        provisional: row.get(17)?,
+        revoked: row.get(18)?,
     })
 }
 

@@ -34,6 +34,7 @@ mod read;
 mod schema;
 #[cfg(test)]
 pub(super) mod tests;
+mod trust;
 mod write;
 
 use std::{path::Path, sync::Arc};

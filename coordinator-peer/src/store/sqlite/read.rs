@@ -24,6 +24,7 @@ use super::{
     key::{task_key, task_keys, task_of},
     ledger, ledger_read,
     load::blob,
+    trust,
     write::join,
 };
 use crate::store::{
@@ -119,6 +120,10 @@ impl Reader for Readers {
             let mut rows = statement.query([key])?;
             rows.next()?.map(|row| final_row(row, true)).transpose()
         })
+    }
+
+    fn provisional(&self, job: JobId, from: u64, to: u64) -> Result<Vec<u64>, StoreError> {
+        self.with(|conn| trust::provisional(conn, job, from, to))
     }
 
     fn credit(&self) -> Result<Vec<(PeerId, CreditDelta)>, StoreError> {

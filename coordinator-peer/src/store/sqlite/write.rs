@@ -13,6 +13,7 @@ use talka_core::{
 use super::{
     key::{block_of, task_key, task_keys},
     ledger::{self, Ledger, Revoked},
+    trust,
 };
 use crate::store::{Seq, StoreError, packed};
 
@@ -61,9 +62,11 @@ pub(super) fn apply(
     }
     writer.open_leases(batch.leases_opened.values().map(AsRef::as_ref))?;
     writer.close_leases(&batch.leases_closed)?;
+    writer.clear(&batch.cleared)?;
     let revoked = writer.revoke(&batch.revoked)?;
     writer.add_pending(&batch.pending)?;
     writer.add_finals(&batch.finals)?;
+    trust::write(transaction, batch)?;
     writer.add_credit(ledger, batch)?;
     ledger.append(transaction, batch, revoked)?;
     ledger.add_receipts(transaction, &batch.receipts)?;
@@ -109,7 +112,9 @@ impl Writer<'_> {
                 submission.signature
             ])?;
         self.conn
-            .prepare_cached("INSERT INTO shard VALUES(?1, ?1, 0, ?2, 0, 0, 0, 0, 0, 0, 0, ?3, ?4, ?5, 0)")?
+            .prepare_cached(
+                "INSERT INTO shard VALUES(?1, ?1, 0, ?2, 0, 0, 0, 0, 0, 0, 0, ?3, ?4, ?5, 0, 0, 0)",
+            )?
             .execute(params![
                 job,
                 submission.spec.inputs.count(),
@@ -123,7 +128,8 @@ impl Writer<'_> {
     fn update_shard(&self, job: JobId, row: &ShardRow) -> Result<(), StoreError> {
         let (credit, nanos) = split(row.credit)?;
         let sql = "UPDATE shard SET cursor = ?3, low = ?4, done = ?5, failed = ?6, attempts = ?7, \
-                   credit = ?8, nanos = ?9, last_seq = ?10, numbers = ?11 WHERE shard_id = ?1 AND epoch = ?2";
+                   credit = ?8, nanos = ?9, last_seq = ?10, numbers = ?11, provisional = ?12, revoked = ?13 \
+                   WHERE shard_id = ?1 AND epoch = ?2";
         let changed = self.conn.prepare_cached(sql)?.execute(params![
             job.get(),
             self.claim.epoch,
@@ -135,7 +141,9 @@ impl Writer<'_> {
             credit,
             nanos,
             self.seq.get(),
-            row.numbers
+            row.numbers,
+            row.provisional,
+            row.revoked
         ])?;
         must_exist(changed, job)
     }
@@ -194,6 +202,40 @@ impl Writer<'_> {
         Ok(())
     }
 
+    fn clear(&self, tasks: &BTreeSet<TaskId>) -> Result<(), StoreError> {
+        let mut clear = self.conn.prepare_cached("DELETE FROM pending WHERE task_id = ?1")?;
+        for task in tasks {
+            clear.execute([task_key(*task)?])?;
+        }
+        Ok(())
+    }
+
+    /// Opens final tasks again; returns what the ledger says about that. Tasks that became final in the same batch are
+    /// not there yet, or no more.
+    fn revoke(&self, tasks: &BTreeSet<TaskId>) -> Result<Vec<Revoked>, StoreError> {
+        let mut revoked = Vec::new();
+        if tasks.is_empty() {
+            return Ok(revoked);
+        }
+        let mut revoke = self.conn.prepare_cached("DELETE FROM task_final WHERE task_id = ?1")?;
+        let mut drop_output = self.conn.prepare_cached("DELETE FROM output WHERE task_id = ?1")?;
+        let mut drop_word = self.conn.prepare_cached("DELETE FROM provisional WHERE task_id = ?1")?;
+        let mut count =
+            self.conn.prepare_cached("UPDATE final_block SET finals = finals - ?2 WHERE block = ?1")?;
+        let mut drop_block =
+            self.conn.prepare_cached("DELETE FROM final_block WHERE block = ?1 AND finals = 0")?;
+        for task in tasks {
+            let key = task_key(*task)?;
+            revoked.extend(ledger::supersede(self.conn, *task)?);
+            let removed = revoke.execute([key])?;
+            drop_output.execute([key])?;
+            drop_word.execute([key])?;
+            count.execute(params![block_of(key), removed])?;
+            drop_block.execute([block_of(key)])?;
+        }
+        Ok(revoked)
+    }
+
     fn add_finals(&self, rows: &[FinalRow]) -> Result<(), StoreError> {
         let mut settle = self.conn.prepare_cached("DELETE FROM pending WHERE task_id = ?1")?;
         let mut insert = self.conn.prepare_cached("INSERT INTO task_final VALUES(?1, ?2, ?3)")?;
@@ -222,26 +264,6 @@ impl Writer<'_> {
             count.execute([block, finals])?;
         }
         Ok(())
-    }
-
-    /// Opens final tasks again; returns what the ledger says about that. One that became final in this batch is in
-    /// no table yet.
-    fn revoke(&self, tasks: &BTreeSet<TaskId>) -> Result<Vec<Revoked>, StoreError> {
-        let mut revoked = Vec::new();
-        for task in tasks {
-            let Some(entry) = ledger::supersede(self.conn, *task)? else { continue };
-            let key = task_key(*task)?;
-            self.conn.prepare_cached("DELETE FROM task_final WHERE task_id = ?1")?.execute([key])?;
-            self.conn.prepare_cached("DELETE FROM output WHERE task_id = ?1")?.execute([key])?;
-            let sql = "UPDATE final_block SET finals = finals - 1 WHERE block = ?1";
-            self.conn.prepare_cached(sql)?.execute([block_of(key)])?;
-            revoked.push(entry);
-        }
-        // A block without final tasks has no row.
-        if !revoked.is_empty() {
-            self.conn.prepare_cached("DELETE FROM final_block WHERE finals = 0")?.execute([])?;
-        }
-        Ok(revoked)
     }
 
     fn add_output(&self, key: u64, output: &FinalOutput) -> Result<(), StoreError> {

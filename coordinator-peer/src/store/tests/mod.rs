@@ -7,14 +7,17 @@ use std::sync::Arc;
 use proptest::{prelude::*, test_runner::TestRunner};
 use talka_core::{
     coordinator::{
-        Batch, CreditDelta, FinalOutput, FinalRow, Grant, PeerRow, ShardRow, Snapshot, Standing, TaskVerdict,
+        Batch, CreditDelta, FinalOutput, FinalRow, Grant, InviteRow, PeerRow, PendingOutput, PendingReport,
+        PendingRow, RecordRow, ShardRow, Snapshot, Standing, TaskVerdict,
     },
-    ids::{JobId, PeerId, PeerNo, ResultDigest, TaskId},
+    ids::{AttemptId, InputDigest, JobId, OutcomeDigest, PeerId, PeerNo, ResultDigest, TaskId},
     ledger::{Frontier, Replay, leaf_hash},
     limits,
     outcome::{Exit, Output},
+    placement::{Admission, InviteId},
     precedence::{Priority, Weight},
     quantities::{Credit, Fuel, Timestamp},
+    trust::Record,
 };
 
 use self::world::{World, job_row};
@@ -72,6 +75,8 @@ conformance! {
     a_refused_batch_leaves_nothing_behind
     a_job_that_ended_leaves_nothing_open
     what_people_change_of_jobs_and_weights_reads_back
+    what_rests_on_one_word_reads_back_and_can_be_taken_back
+    what_is_remembered_of_workers_reads_back
     a_straggler_in_a_huge_job_is_all_that_is_open
     a_page_of_results_is_bounded_in_rows_and_bytes
     credit_beyond_64_bits_is_exact
@@ -308,6 +313,132 @@ fn what_people_change_of_jobs_and_weights_reads_back<E: Engine>(make: impl Fn() 
     commit(store.as_mut(), &batch);
     drop(store);
     check(engine.open().as_mut(), false, 100, &[(2, 5)]);
+}
+
+fn what_rests_on_one_word_reads_back_and_can_be_taken_back<E: Engine>(make: impl Fn() -> E) {
+    let engine = make();
+    let mut store = engine.open();
+    let peer = PeerRow { no: PeerNo::new(0), id: PeerId::new([5; 32]) };
+    let credit = Credit::from_nanos(7);
+    let grant = |number| Grant { peer: peer.no, number, agreed: true, credit };
+    let row = |index, number| FinalRow { grants: vec![grant(number)], ..final_row(index, inline("out")) };
+    let delta = |sign: i64| CreditDelta {
+        credit: Credit::from_nanos(i128::from(sign) * 7),
+        validated: sign,
+        invalid: 0,
+    };
+    let word = |index, number| {
+        let vote = PendingReport::Execution {
+            outcome: OutcomeDigest::new([3; 32]),
+            input: InputDigest::new([4; 32]),
+            exit: Exit::Ok,
+            fuel: Fuel::new(7),
+            resumed: false,
+            output: PendingOutput::Repeated,
+        };
+        (AttemptId { task: task(index), number }, PendingRow { peer: peer.no, report: vote })
+    };
+    let shard = |done, provisional, revoked| {
+        let shard = ShardRow {
+            cursor: 3,
+            done,
+            provisional,
+            revoked,
+            credit: Credit::from_nanos(7 * i128::from(done)),
+            ..ShardRow::default()
+        };
+        [(JobId::new(1), shard)].into()
+    };
+    // A report that was on record before the task became final, and goes when that is taken back in the same batch.
+    let before = Batch { peers: vec![peer], pending: [word(2, 5)].into(), ..job(3) };
+    commit(store.as_mut(), &before);
+    let batch = Batch {
+        shards: shard(2, 2, 0),
+        provisional: [word(0, 9), word(1, 8)].into(),
+        credit: [(peer.no, CreditDelta { validated: 2, credit: credit + credit, invalid: 0 })].into(),
+        cleared: [task(2)].into(),
+        revoked: [task(2)].into(),
+        ..finals(vec![row(0, 9), row(1, 8)])
+    };
+    commit(store.as_mut(), &batch);
+    drop(store);
+    let mut store = engine.open();
+    let provisional = |store: &mut dyn Store| store.load().expect("readable").jobs[0].provisional.clone();
+    assert_eq!(provisional(store.as_mut()), [word(0, 9), word(1, 8)]);
+    assert!(store.load().expect("readable").jobs[0].pending.is_empty());
+    let reader = store.reader();
+    let listed = |from, to| reader.provisional(JobId::new(1), from, to).expect("readable");
+    assert_eq!(
+        (listed(0, u64::MAX), listed(1, 2), listed(0, 0), listed(2, 9)),
+        (vec![0, 1], vec![1], vec![], vec![])
+    );
+
+    // One is confirmed, the other taken back, and at once final again with another vote.
+    let batch = Batch {
+        shards: shard(2, 0, 1),
+        confirmed: [task(0)].into(),
+        revoked: [task(1)].into(),
+        credit: [(peer.no, delta(0))].into(),
+        ..finals(vec![row(1, 3)])
+    };
+    commit(store.as_mut(), &batch);
+    assert!(provisional(store.as_mut()).is_empty() && listed(0, u64::MAX).is_empty());
+    let again = reader.result(task(1)).expect("readable").expect("final");
+    assert_eq!((again.grants, again.output), (vec![grant(3)], inline("out")));
+    assert_eq!(store.load().expect("readable").jobs[0].shard.revoked, 1);
+
+    // Taken back for good.
+    let batch = Batch {
+        shards: shard(1, 0, 2),
+        revoked: [task(1)].into(),
+        credit: [(peer.no, delta(-1))].into(),
+        ..Batch::default()
+    };
+    commit(store.as_mut(), &batch);
+    drop(store);
+    let mut store = engine.open();
+    assert_eq!(store.load().expect("readable").jobs[0].open, [1, 2], "they are open again");
+    assert_eq!(store.reader().result(task(1)).expect("readable"), None);
+    assert_eq!(store.reader().credit().expect("readable"), [(peer.id, delta(1))]);
+    assert!(store.reader().audit().expect("readable").is_clean());
+}
+
+fn inline(stdout: &str) -> FinalOutput {
+    FinalOutput::Inline(Arc::new(Output { stdout: stdout.into(), ..Output::default() }))
+}
+
+fn what_is_remembered_of_workers_reads_back<E: Engine>(make: impl Fn() -> E) {
+    let engine = make();
+    let mut store = engine.open();
+    let record =
+        |checks, caught, quota, admission| RecordRow { record: Record { checks, caught }, quota, admission };
+    let row = |no: u8| PeerRow { no: PeerNo::new(no.into()), id: PeerId::new([no; 32]) };
+    let invite = |byte, uses| (InviteId([byte; 32]), InviteRow { uses, expires: Timestamp::from_millis(77) });
+    let batch = Batch {
+        peers: vec![row(1), row(2)],
+        records: [
+            (PeerNo::new(1), record(7, 1, 64, Admission::Open)),
+            (PeerNo::new(2), record(0, 0, 2, Admission::Banned)),
+        ]
+        .into(),
+        invites: [invite(1, 5), invite(2, 1)].into(),
+        ..Batch::default()
+    };
+    commit(store.as_mut(), &batch);
+    let batch = Batch {
+        records: [(PeerNo::new(1), record(u32::MAX, 2, 8192, Admission::Approved))].into(),
+        invites: [invite(1, 4), invite(2, 0)].into(),
+        ..Batch::default()
+    };
+    commit(store.as_mut(), &batch);
+    drop(store);
+    let snapshot = engine.open().load().expect("readable");
+    let records = [
+        (PeerNo::new(1), record(u32::MAX, 2, 8192, Admission::Approved)),
+        (PeerNo::new(2), record(0, 0, 2, Admission::Banned)),
+    ];
+    assert_eq!(snapshot.records, records.into());
+    assert_eq!(snapshot.invites, [invite(1, 4)].into(), "an invite that is used up is gone");
 }
 
 fn a_straggler_in_a_huge_job_is_all_that_is_open<E: Engine>(make: impl Fn() -> E) {

@@ -66,6 +66,7 @@ pub(in crate::store) fn job_row(job: JobId, tasks: u64) -> JobRow {
         clock_secs: CLOCK_SECS_DEFAULT,
         priority: 7,
         on: vec![],
+        error_rate: None,
     };
     let spec = spec.validate().expect("valid");
     let standing = Standing { paused: false, priority: spec.priority() };

@@ -16,11 +16,11 @@ use crate::{
     },
     digest::outcome_digest,
     ids::{AttemptId, BlobHash, InputDigest, JobId, OutcomeDigest, PeerId, PeerNo, SessionId, TaskId},
-    job::{BlobRef, JobSpec, JobState, RawJobSpec, Submission, tests::raw},
+    job::{BlobRef, ErrorRate, JobSpec, JobState, RawJobSpec, Submission, tests::raw},
     limits,
     outcome::{Exit, NoResult, Output},
     precedence::{Priority, Weight},
-    quantities::{Bytes, Credit, Fuel, Timestamp},
+    quantities::{Bytes, Credit, Fuel, Ppm, Timestamp},
     validation::Agreed,
 };
 
@@ -147,6 +147,13 @@ pub(super) fn job(tasks: u64) -> NewJob {
 impl NewJob {
     pub(super) fn quorum(mut self, quorum: u32) -> Self {
         self.raw.quorum = quorum;
+        self
+    }
+
+    /// Accepted by what is known of workers: so many errors and liars in a million.
+    pub(super) fn error_rate(mut self, error: u32, liars: u32) -> Self {
+        let (error, liars) = (Ppm::new(error), Ppm::new(liars));
+        self.raw.error_rate = Some(ErrorRate { error, liars });
         self
     }
 

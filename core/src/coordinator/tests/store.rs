@@ -5,13 +5,15 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     coordinator::{
-        Batch, CreditDelta, FinalOutput, FinalRow, JobRow, JobSnapshot, LeaseItem, LeaseRow, PeerRow,
-        PendingRow, ShardRow, Snapshot, TaskVerdict,
+        Batch, CreditDelta, FinalOutput, FinalRow, InviteRow, JobRow, JobSnapshot, LeaseItem, LeaseRow,
+        PeerRow, PendingRow, RecordRow, ShardRow, Snapshot, TaskVerdict,
     },
     ids::{AttemptId, JobId, LeaseId, PeerId, PeerNo, TaskId},
     job::JobState,
+    placement::InviteId,
     precedence::Weight,
     quantities::Credit,
+    trust::Policy,
 };
 
 #[derive(Debug, Default)]
@@ -23,6 +25,9 @@ pub(super) struct Store {
     pub(super) finals: BTreeMap<TaskId, FinalRow>,
     pub(super) credit: BTreeMap<PeerNo, CreditDelta>,
     pub(super) weights: BTreeMap<PeerNo, Weight>,
+    pub(super) provisional: BTreeMap<TaskId, (AttemptId, PendingRow)>,
+    pub(super) records: BTreeMap<PeerNo, RecordRow>,
+    pub(super) invites: BTreeMap<InviteId, InviteRow>,
     /// Every attempt that was ever leased.
     numbered: BTreeSet<AttemptId>,
 }
@@ -63,6 +68,13 @@ impl Store {
         for id in batch.leases_closed {
             assert!(self.leases.remove(&id).is_some(), "a lease that is closed was open");
         }
+        for task in batch.cleared {
+            self.forget_pending(task, task);
+        }
+        for task in batch.revoked {
+            self.finals.remove(&task);
+            self.provisional.remove(&task);
+        }
         self.pending.extend(batch.pending);
         for row in batch.finals {
             self.check_paid(&row);
@@ -76,6 +88,22 @@ impl Store {
             let task = row.task;
             assert!(self.finals.insert(task, row).is_none(), "task {task} becomes final once");
         }
+        for (attempt, row) in batch.provisional {
+            let new = self.provisional.insert(attempt.task, (attempt, row)).is_none();
+            assert!(
+                new && self.finals.contains_key(&attempt.task),
+                "{attempt} makes its task provisional once"
+            );
+        }
+        for task in batch.confirmed {
+            assert!(
+                self.provisional.remove(&task).is_some(),
+                "task {task} is confirmed that was provisional"
+            );
+        }
+        self.records.extend(batch.records);
+        self.invites.extend(batch.invites);
+        self.invites.retain(|_, row| row.uses > 0);
         for (peer, delta) in batch.credit {
             let sum = self.credit.entry(peer).or_default();
             sum.credit += delta.credit;
@@ -106,7 +134,10 @@ impl Store {
         };
         let agreed = row.grants.iter().filter(|grant| grant.agreed).count();
         let needed = match row.output {
-            FinalOutput::Inline(_) => self.jobs[&task.job].0.submission.spec.quorum() as usize,
+            FinalOutput::Inline(_) => match self.jobs[&task.job].0.submission.spec.policy() {
+                Policy::Quorum(quorum) => quorum.get() as usize,
+                _ => 1,
+            },
             FinalOutput::Blob(_) => 1,
             FinalOutput::Nothing => panic!("task {task}: what was agreed on is there"),
         };
@@ -134,9 +165,16 @@ impl Store {
             sum.credit += grant.credit;
             *(if grant.agreed { &mut sum.validated } else { &mut sum.invalid }) += 1;
         }
-        assert_eq!(sums, self.credit, "credit is the sum of the grants");
+        let mut credit = self.credit.clone();
+        // What was granted and taken back.
+        credit.retain(|_, sum| *sum != CreditDelta::default());
+        assert_eq!(sums, credit, "credit is the sum of the grants");
         for attempt in self.pending.keys() {
-            assert!(!self.finals.contains_key(&attempt.task), "{attempt} is pending and its task final");
+            let checked = self.provisional.contains_key(&attempt.task);
+            assert!(
+                checked || !self.finals.contains_key(&attempt.task),
+                "{attempt} is pending and its task final"
+            );
         }
         for (id, (row, shard)) in &self.jobs {
             let finals = self.finals_from(*id, 0).collect::<Vec<_>>();
@@ -146,7 +184,10 @@ impl Store {
                 shard.credit,
                 finals.iter().flat_map(|row| &row.grants).map(|grant| grant.credit).sum()
             );
-            let complete = finals.len() as u64 == row.submission.spec.inputs.count();
+            let provisional = finals.iter().filter(|row| self.provisional.contains_key(&row.task));
+            assert_eq!(shard.provisional, provisional.count() as u64, "job {id}: provisional results");
+            let complete =
+                finals.len() as u64 == row.submission.spec.inputs.count() && shard.provisional == 0;
             assert_eq!(complete, row.state == JobState::Finished, "job {id} is finished when it is complete");
             if row.state == JobState::Running {
                 let below = finals.iter().filter(|row| row.task.index < shard.low).count() as u64;
@@ -182,9 +223,21 @@ impl Store {
                 .map(|(attempt, row)| (*attempt, row.clone()))
                 .collect(),
             open: self.open(entry),
+            provisional: self
+                .provisional
+                .values()
+                .filter(|(attempt, _)| attempt.task.job == *id && entry.0.ended.is_none())
+                .cloned()
+                .collect(),
         };
         let peers = self.peers.iter().map(|(no, id)| PeerRow { no: *no, id: *id });
-        let weights = self.weights.clone();
-        Snapshot { peers: peers.collect(), weights, jobs: self.jobs.iter().map(job).collect() }
+        let (weights, records) = (self.weights.clone(), self.records.clone());
+        Snapshot {
+            peers: peers.collect(),
+            weights,
+            records,
+            invites: self.invites.clone(),
+            jobs: self.jobs.iter().map(job).collect(),
+        }
     }
 }

@@ -1,0 +1,75 @@
+//! The packed inputs of a job: they may still be on their way when its first tasks run.
+
+use std::{ops::Range, sync::Arc};
+
+use bytes::Bytes;
+use talka_core::job::BlobRef;
+use talka_peer::{
+    blobs::{BlobError, BlobStore},
+    swarm::{Fetch, Swarm},
+    transfer::FetchBlobError,
+};
+use tokio::sync::Mutex;
+
+use crate::tracker::Tracker;
+
+/// Why an input can't be had. Worth a retry with the next lease.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum InputError {
+    /// It did not come.
+    #[error(transparent)]
+    Fetch(Arc<FetchBlobError>),
+    /// It can't be read.
+    #[error(transparent)]
+    Read(#[from] BlobError),
+}
+
+/// See the [module](self).
+pub(crate) struct JobInputs {
+    blob: BlobRef,
+    blobs: BlobStore,
+    swarm: Swarm,
+    tracker: Tracker,
+    fetch: Mutex<Arc<Fetch>>,
+}
+
+impl std::fmt::Debug for JobInputs {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("JobInputs").field("blob", &self.blob).finish_non_exhaustive()
+    }
+}
+
+impl JobInputs {
+    /// Starts to fetch them.
+    pub(crate) async fn fetch(
+        blob: BlobRef,
+        blobs: &BlobStore,
+        swarm: &Swarm,
+        tracker: &Tracker,
+    ) -> Result<Self, Arc<FetchBlobError>> {
+        let fetch = swarm.fetch(blob, tracker.clone()).await.map_err(Arc::new)?;
+        let (blobs, swarm, tracker) = (blobs.clone(), swarm.clone(), tracker.clone());
+        Ok(Self { blob, blobs, swarm, tracker, fetch: Mutex::new(Arc::new(fetch)) })
+    }
+
+    /// All of them.
+    pub(crate) fn blob(&self) -> BlobRef {
+        self.blob
+    }
+
+    /// Reads a part, waiting until it is here. What somebody waits for is fetched before the rest.
+    pub(crate) async fn read(&self, range: Range<u64>) -> Result<Bytes, InputError> {
+        let fetch = self.running().await.map_err(InputError::Fetch)?;
+        fetch.range(range.clone()).await.map_err(InputError::Fetch)?;
+        Ok(self.blobs.read_part(self.blob, range).await?)
+    }
+
+    /// The fetch that runs or has come to a good end: one that failed is begun anew.
+    async fn running(&self) -> Result<Arc<Fetch>, Arc<FetchBlobError>> {
+        let mut fetch = self.fetch.lock().await;
+        if fetch.has_failed() {
+            *fetch = Arc::new(self.swarm.fetch(self.blob, self.tracker.clone()).await.map_err(Arc::new)?);
+        }
+        Ok(fetch.clone())
+    }
+}
