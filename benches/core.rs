@@ -115,7 +115,12 @@ fn submission(quorum: u32) -> Submission {
         on: vec![],
         error_rate: None,
     };
-    Submission { request: [0; 16], submitter: PeerId::new([0; 32]), spec: spec.validate().expect("valid") }
+    Submission {
+        request: [0; 16],
+        submitter: PeerId::new([0; 32]),
+        spec: spec.validate().expect("valid"),
+        signature: None,
+    }
 }
 
 fn attempts(criterion: &mut Criterion) {

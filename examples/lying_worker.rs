@@ -25,8 +25,8 @@ use std::{
 };
 
 use anyhow::Context;
-use talka_core::{duty::CpuPercent, outcome::Execution, quantities::Fuel};
-use talka_worker::{Bandwidth, WorkerConfig, sandbox::child};
+use talka_core::{duty::CpuPercent, ledger::Names, outcome::Execution, quantities::Fuel};
+use talka_worker::{Bandwidth, WorkerConfig, sandbox::child, trust::Trust};
 use tokio_util::sync::CancellationToken;
 
 fn main() -> ExitCode {
@@ -57,6 +57,8 @@ fn work() -> anyhow::Result<()> {
         memory: None,
         cpu_percent: CpuPercent::ALL,
         bind: Some("127.0.0.1:0".parse()?),
+        trust: Trust::default(),
+        names: Names::default(),
         bandwidth: Bandwidth::default(),
         executable: std::env::current_exe()?,
         tamper: Some(lie),

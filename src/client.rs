@@ -1,6 +1,7 @@
 //! This command's own peer and its connection to one coordinator.
 
 use std::{
+    ops::Range,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -23,6 +24,7 @@ use talka_peer::{
 use talka_proto::wire::{
     self, jobs_client::JobsClient, ledger_client::LedgerClient, peers_client::PeersClient,
 };
+use tempfile::TempDir;
 use tonic::{Response, Status};
 
 use crate::{
@@ -43,6 +45,7 @@ const GOODBYE_MAX: Duration = Duration::from_secs(1);
 /// A connection to a coordinator, under this user's own key.
 #[derive(Debug)]
 pub(crate) struct Client {
+    identity: Identity,
     endpoint: PeerEndpoint,
     rpc: rpc::Client,
     outputs: Mutex<Arc<Outputs>>,
@@ -58,6 +61,16 @@ struct Outputs {
     bytes: Mutex<u64>,
 }
 
+/// See [`Client::scratch`].
+#[derive(Debug)]
+pub(crate) struct Scratch {
+    blobs: BlobStore,
+    fetcher: Fetcher,
+    provider: Provider,
+    /// Goes away with this value.
+    _dir: TempDir,
+}
+
 impl Client {
     /// Finds the coordinator that `flags` mean. The connection is made with the first request.
     pub(crate) async fn connect(flags: &CoordinatorFlags) -> anyhow::Result<Self> {
@@ -66,10 +79,10 @@ impl Client {
         paths::create_private(&key_dir)
             .with_context(|| format!("cannot create {} for this user's key", key_dir.display()))?;
         let identity = Identity::load_or_create(&key_dir)?;
-        let endpoint = PeerEndpoint::bind(EndpointConfig::new(identity)).await?;
+        let endpoint = PeerEndpoint::bind(EndpointConfig::new(identity.clone())).await?;
         let rpc = rpc::Client::new(endpoint.clone(), &ticket);
         let outputs = Mutex::new(Arc::new(Outputs::new(&endpoint)));
-        Ok(Self { endpoint, rpc, outputs, lost: AtomicBool::new(false) })
+        Ok(Self { identity, endpoint, rpc, outputs, lost: AtomicBool::new(false) })
     }
 
     /// Asks the coordinator whether this key may submit, before anything large is prepared.
@@ -88,6 +101,11 @@ impl Client {
     /// Whom this is connected to.
     pub(crate) fn coordinator(&self) -> PeerId {
         self.rpc.peer()
+    }
+
+    /// This user's own key.
+    pub(crate) fn identity(&self) -> &Identity {
+        &self.identity
     }
 
     /// Where the coordinator is.
@@ -128,6 +146,14 @@ impl Client {
         Ok(outputs.blobs.read(blob.hash, ENCODED_OUTPUT_BYTES_MAX).await?)
     }
 
+    /// A place for blobs of a job, on the disk, to which they are fetched from the coordinator.
+    pub(crate) async fn scratch(&self) -> anyhow::Result<Scratch> {
+        let dir = TempDir::with_prefix("talka-fetch-").context("cannot create a temporary directory")?;
+        let blobs = BlobStore::open(dir.path()).await?;
+        let fetcher = Fetcher::new(self.endpoint.clone(), blobs.clone(), None);
+        Ok(Scratch { blobs, fetcher, provider: Provider::from(self.address().clone()), _dir: dir })
+    }
+
     /// A store with room for `bytes` more.
     fn outputs(&self, bytes: u64) -> Arc<Outputs> {
         let mut outputs = self.outputs.lock().unwrap_or_else(PoisonError::into_inner);
@@ -143,6 +169,36 @@ impl Client {
     pub(crate) async fn close(self) {
         // Whoever is not there can't be told, and the user need not wait for that.
         drop(tokio::time::timeout(GOODBYE_MAX, self.endpoint.close()).await);
+    }
+}
+
+impl Scratch {
+    /// Fetches a blob and reads it; `max` is what it may weigh.
+    pub(crate) async fn read(&self, blob: BlobRef, max: u64) -> anyhow::Result<Bytes> {
+        if blob.size.get() > max {
+            let max = quantities::Bytes::new(max);
+            return Err(
+                Failure::new(Code::Limit, format!("{} is above the limit of {max}", blob.size)).into()
+            );
+        }
+        self.fetch(blob).await?;
+        Ok(self.blobs.read(blob.hash, max).await?)
+    }
+
+    /// Fetches a blob and reads a part of it.
+    pub(crate) async fn read_range(&self, blob: BlobRef, range: Range<u64>) -> anyhow::Result<Bytes> {
+        self.fetch(blob).await?;
+        Ok(self.blobs.read_range(blob.hash, range).await?)
+    }
+
+    async fn fetch(&self, blob: BlobRef) -> anyhow::Result<()> {
+        self.fetcher.fetch(&self.provider, blob, &blob.hash.to_string(), |_| ()).await?;
+        Ok(())
+    }
+
+    /// Lets go of the directory.
+    pub(crate) async fn close(self) {
+        self.blobs.shutdown().await;
     }
 }
 

@@ -8,6 +8,7 @@ use talka_core::{
     job::{BlobRef, Inputs, JobSpec},
     limits,
     quantities::Bytes,
+    signing::job_statement,
 };
 use talka_peer::{
     blobs::{AdmitAll, BlobServer, BlobStore, offer},
@@ -85,9 +86,13 @@ impl Upload {
         let server = BlobServer::new(&self.blobs, AdmitAll, None, ConnectionLimits::default());
         let (endpoint, to) = (client.endpoint().clone(), client.address().clone());
         let offering = offer(endpoint, to, server, CancellationToken::new());
+        let number: [u8; 16] = rand::random();
+        let me = client.identity();
+        let statement = job_statement(client.coordinator(), me.peer_id(), number, &self.spec);
         let request = wire::SubmitRequest {
-            request: rand::random::<[u8; 16]>().to_vec().into(),
+            request: number.to_vec().into(),
             spec: Some((&self.spec).into()),
+            signature: me.sign(statement.as_bytes()).as_bytes().to_vec().into(),
         };
         let bar = bytes_bar(out, "sending", Some(0));
         let accepted = tokio::select! {

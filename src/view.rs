@@ -308,22 +308,6 @@ impl From<&wire::PeerInfo> for PeerView {
     }
 }
 
-/// What one peer earned.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub(crate) struct CreditView {
-    pub(crate) peer: String,
-    pub(crate) credit: f64,
-    pub(crate) validated: u64,
-    pub(crate) invalid: u64,
-}
-
-impl From<&wire::PeerCredit> for CreditView {
-    fn from(row: &wire::PeerCredit) -> Self {
-        let credit = credit(&row.credit_nanos).as_f64();
-        Self { peer: peer_text(&row.peer), credit, validated: row.validated, invalid: row.invalid }
-    }
-}
-
 /// Where a job stands; `None` for a state of a newer version.
 pub(crate) fn job_state(info: &wire::JobInfo) -> Option<JobState> {
     u8::try_from(info.state).ok().and_then(JobState::from_code)

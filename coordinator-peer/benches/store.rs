@@ -167,7 +167,7 @@ fn job_row() -> JobRow {
         error_rate: None,
     };
     let spec = spec.validate().expect("valid");
-    let submission = Submission { request: [0; 16], submitter: PeerId::new([0; 32]), spec };
+    let submission = Submission { request: [0; 16], submitter: PeerId::new([0; 32]), spec, signature: None };
     let submitted = Timestamp::from_millis(0);
     JobRow {
         job: JOB,

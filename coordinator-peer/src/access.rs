@@ -16,6 +16,9 @@ pub(crate) const ACCESS: &[(&str, Access)] = &[
     // What everybody may see: who takes part, and what they earned.
     ("/talka.v1.Peers/List", Access::Anyone),
     ("/talka.v1.Ledger/Credit", Access::Anyone),
+    ("/talka.v1.Ledger/Head", Access::Anyone),
+    ("/talka.v1.Ledger/Entries", Access::Anyone),
+    ("/talka.v1.Ledger/Prove", Access::Anyone),
     // Jobs and their results are their submitters' business.
     ("/talka.v1.Jobs/Submit", Access::Submitter),
     ("/talka.v1.Jobs/Get", Access::Submitter),
@@ -29,6 +32,7 @@ pub(crate) const ACCESS: &[(&str, Access)] = &[
     ("/talka.v1.Jobs/Pause", Access::Submitter),
     ("/talka.v1.Jobs/Resume", Access::Submitter),
     ("/talka.v1.Jobs/SetPriority", Access::Submitter),
+    ("/talka.v1.Ledger/Receipt", Access::Submitter),
 ];
 
 /// Tells roles apart: the token makes a submitter, a key a peer; whoever connects by TCP from this machine may

@@ -42,6 +42,11 @@ impl InputIndices {
         self.0.read().unwrap_or_else(PoisonError::into_inner).get(&job).cloned()
     }
 
+    /// Where the input of a task lies; empty for an array.
+    pub(crate) fn range(&self, job: JobId, position: u64) -> Range<u64> {
+        self.get(job).and_then(|inputs| inputs.index.range(position)).unwrap_or(0..0)
+    }
+
     /// What the input of a task is called; empty if it has no name.
     pub(crate) fn name(&self, job: JobId, position: u64) -> String {
         let inputs = self.get(job);

@@ -22,6 +22,7 @@ use talka_core::{
     coordinator::{Capacity, Coordinator, Effects, FetchOutput, Refusal, Report, ToWorker},
     ids::{AttemptId, BlobHash, JobId, PeerId, SessionId, TaskId},
     job::{BlobRef, JobState, Submission},
+    ledger::Names,
     limits,
     precedence::Priority,
     quantities::Timestamp,
@@ -34,6 +35,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     clock,
     inputs::{InputIndices, JobInputs},
+    receipts::Signed,
     store::StoreError,
     writer::Writer,
 };
@@ -57,7 +59,11 @@ pub(crate) enum Event {
     /// A worker gives back what it was asked for and has not begun.
     GivenBack(SessionId, Vec<AttemptId>),
     /// A worker reports. The room that this takes is free again when all of it is durable.
-    Reports(SessionId, Vec<Report>, OwnedSemaphorePermit),
+    Reports(SessionId, Vec<Report>, Option<Signed>, OwnedSemaphorePermit),
+    /// A worker says what it is called.
+    Named(SessionId, Names),
+    /// A worker does not run these jobs.
+    Refused(SessionId, Vec<JobId>),
     /// A job with all its blobs in place.
     Submit {
         submission: Box<Submission>,
@@ -130,11 +136,12 @@ impl Handle {
         &self,
         session: SessionId,
         reports: Vec<Report>,
+        signed: Option<Signed>,
         bytes: usize,
     ) -> Result<(), Stopped> {
         let kib = u32::try_from(bytes >> 10).unwrap_or(u32::MAX).saturating_add(1);
         let room = self.reports.clone().acquire_many_owned(kib).await.map_err(|_| Stopped)?;
-        self.send(Event::Reports(session, reports, room)).await
+        self.send(Event::Reports(session, reports, signed, room)).await
     }
 
     /// Sends an event, waiting while the reactor is busy.
@@ -308,7 +315,12 @@ impl Reactor {
             Event::GivenBack(session, attempts) => {
                 self.coordinator.on_given_back(now, session, &attempts, fx);
             }
-            Event::Reports(session, reports, room) => {
+            Event::Named(session, names) => self.coordinator.on_names(now, session, names, fx),
+            Event::Refused(session, jobs) => self.coordinator.on_refused(now, session, &jobs, fx),
+            Event::Reports(session, reports, signed, room) => {
+                if let Some(Signed { signature, receipts }) = signed {
+                    self.coordinator.on_receipts(session, signature, receipts, fx);
+                }
                 self.coordinator.on_reports(now, session, reports, fx);
                 self.gathering.rooms.push(room);
             }
@@ -373,7 +385,10 @@ impl Reactor {
             return Ok(());
         }
         let mut round = std::mem::take(&mut self.gathering);
-        let batch = std::mem::take(&mut round.fx.batch);
+        let mut batch = std::mem::take(&mut round.fx.batch);
+        if batch.at == Timestamp::default() && !batch.revoked.is_empty() {
+            batch.at = clock::now();
+        }
         // One round is much like the next.
         self.gathering.fx.batch.finals.reserve(batch.finals.len());
         if batch.is_empty() {

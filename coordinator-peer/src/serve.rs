@@ -137,7 +137,7 @@ pub async fn run(
     let mut store: Box<dyn Store> =
         Box::new(SqliteStore::open(dir, identity.peer_id()).map_err(store_failed)?);
     let token = load_or_create_token(dir)?;
-    let mut listen = EndpointConfig::new(identity);
+    let mut listen = EndpointConfig::new(identity.clone());
     if let Some(bind) = config.bind {
         listen.listen = bind;
     }
@@ -161,7 +161,7 @@ pub async fn run(
 
     let stopping = CancellationToken::new();
     let tasks = TaskTracker::new();
-    let context = Context { reactor: handle.clone(), reader, inputs: indices, submissions };
+    let context = Context { identity, reactor: handle.clone(), reader, inputs: indices, submissions };
     let server = server_of(context, token, connections.clone())?;
     let (peers, streams) = PeerHandler::new(connections.clone());
     let serving = Serving { upload: config.upload_per_second, is_source: true };

@@ -13,10 +13,12 @@ use talka_core::{
     job::{BlobRef, Inputs, JobSpec, Submission},
     limits,
     packing::InputIndex,
+    signing::job_statement,
 };
 use talka_peer::{
     address::PeerAddr,
     blobs::{BlobError, BlobStore},
+    identity::{Signature, verify},
     transfer::{Fetcher, Provider},
 };
 use talka_proto::wire::{self, submit_event};
@@ -31,6 +33,34 @@ use crate::{
 
 /// Where events about one submission go.
 type Events = mpsc::Sender<Result<wire::SubmitEvent, Status>>;
+
+/// What a submitter signed.
+#[derive(Debug)]
+pub(crate) struct SignedSpec {
+    spec: JobSpec,
+    signature: [u8; 64],
+}
+
+impl SignedSpec {
+    /// Checks the signature.
+    pub(crate) fn new(
+        coordinator: PeerId,
+        submitter: PeerId,
+        request: [u8; 16],
+        spec: JobSpec,
+        signature: &[u8],
+    ) -> Result<Self, Status> {
+        let refused = || {
+            Status::permission_denied(
+                "the job is not signed by the key that submits it, so no worker would run it; update talka",
+            )
+        };
+        let signature: [u8; 64] = signature.try_into().map_err(|_| refused())?;
+        let statement = job_statement(coordinator, submitter, request, &spec);
+        verify(submitter, statement.as_bytes(), &Signature::new(signature)).map_err(|_| refused())?;
+        Ok(Self { spec, signature })
+    }
+}
 
 /// See the [module](self). Cheap to clone.
 #[derive(Clone)]
@@ -88,9 +118,10 @@ impl Submissions {
         context: &Context,
         submitter: PeerId,
         request: [u8; 16],
-        spec: JobSpec,
+        signed: SignedSpec,
         events: &Events,
     ) -> Result<JobId, Status> {
+        let SignedSpec { spec, signature } = signed;
         let known = move |coordinator: &Coordinator| coordinator.job_of_request(submitter, request);
         if let Some(job) = context.reactor.ask(known).await? {
             return Ok(job);
@@ -109,7 +140,7 @@ impl Submissions {
             self.blobs.sync().await.map_err(|error| unstored(&error))?;
             inputs
         };
-        let submission = Box::new(Submission { request, submitter, spec });
+        let submission = Box::new(Submission { request, submitter, spec, signature: Some(signature) });
         let submit = context.reactor.call(|reply| Event::Submit { submission, inputs, reply });
         let job = submit.await?.map_err(|refusal| refused(&refusal))?;
         self.note_settled(&needed);

@@ -429,6 +429,9 @@ pub struct Submission {
     pub submitter: PeerId,
     /// What for.
     pub spec: JobSpec,
+    /// The submitter's signature of [`job_statement`](crate::signing::job_statement). Jobs that were taken on before
+    /// there were signatures have none.
+    pub signature: Option<[u8; 64]>,
 }
 
 #[cfg(test)]

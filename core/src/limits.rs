@@ -289,6 +289,12 @@ pub const LEDGER_ENTRY_BYTES_MAX: usize = 64 << 10;
 pub const LEDGER_PROOF_HASHES_MAX: usize = 128;
 /// Name of an owner or a team: as long as a full name, short enough for a table.
 pub const OWNER_NAME_BYTES_MAX: usize = 64;
+/// Submitters that one worker names as trusted or as revoked: more than anybody looks at.
+pub const TRUSTED_KEYS_MAX: usize = 256;
+/// Messages of receipts that are looked at for one task: as many as reports may lead to a result, and more.
+pub const RECEIPTS_PER_TASK_MAX: usize = 64;
+/// A receipt file: a job's specification, a few signatures and paths.
+pub const RECEIPT_FILE_BYTES_MAX: u64 = 4 << 20;
 /// Receipts that a coordinator keeps, some 45 bytes each; older ones go. What they vouch for can be executed again.
 pub const RECEIPTS_KEPT: u64 = 1 << 20;
 

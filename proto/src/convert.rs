@@ -415,9 +415,13 @@ pub fn to_worker(message: ToWorker) -> Option<wire::coordinator_message::Message
     use wire::coordinator_message::Message;
     Some(match message {
         ToWorker::Welcome { unknown } => Message::Welcome(wire::Welcome { unknown: attempts(&unknown) }),
-        ToWorker::Job { job, spec } => {
-            Message::Job(wire::Job { job: job.get(), spec: Some(spec.as_ref().into()) })
-        }
+        ToWorker::Job { job, spec, submission } => Message::Job(wire::Job {
+            job: job.get(),
+            spec: Some(spec.as_ref().into()),
+            submitter: id_bytes(submission.submitter.as_bytes()),
+            request: submission.request.to_vec().into(),
+            signature: submission.signature.map_or_else(Vec::new, Vec::from).into(),
+        }),
         ToWorker::Lease(row) => Message::Lease(lease(&row, &[], RawBytes::new())),
         ToWorker::Settled { attempts: settled, released } => {
             Message::Settled(wire::Settled { attempts: attempts(&settled), released: attempts(&released) })

@@ -88,7 +88,7 @@ impl World<'_> {
             request[..4].copy_from_slice(&[a, b, c, d]);
             let mut submitter = [0xee; 32];
             submitter[..4].copy_from_slice(&(number % scenario.submitters.max(1)).to_be_bytes());
-            let submission = Submission { request, submitter: PeerId::new(submitter), spec };
+            let submission = Submission { request, submitter: PeerId::new(submitter), spec, signature: None };
             self.submitters.push(Submitter { submission, large, job: None, cancel });
             let at = self.between(&within);
             self.agenda.at(at, Event::Submits(self.submitters.len() - 1));

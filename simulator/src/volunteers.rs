@@ -340,7 +340,7 @@ impl World<'_> {
         }
         self.volunteer_event(number, |core, fx| match message {
             ToWorker::Welcome { unknown } => core.on_welcome(&unknown, fx),
-            ToWorker::Job { job, spec } => core.on_job(job, spec, fx),
+            ToWorker::Job { job, spec, .. } => core.on_job(job, spec, fx),
             ToWorker::Lease(lease) => {
                 let assignment = |item: &talka_core::coordinator::LeaseItem| {
                     let task = TaskId { job: lease.job, index: item.index };

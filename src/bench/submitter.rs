@@ -2,8 +2,10 @@
 
 use anyhow::{Context, bail, ensure};
 use talka_core::{
+    ids::PeerId,
     job::{BlobRef, CLOCK_SECS_DEFAULT, Inputs, JobSpec, RawJobSpec, TaskLimits},
     limits,
+    signing::job_statement,
 };
 use talka_peer::{
     blobs::{AdmitAll, BlobServer, BlobStore, offer},
@@ -28,6 +30,8 @@ pub(super) struct Submitter {
     bundle: BlobRef,
     /// Holds the program for as long as it is offered.
     blobs: BlobStore,
+    identity: Identity,
+    coordinator: PeerId,
     stop: CancellationToken,
     offering: JoinHandle<()>,
 }
@@ -35,7 +39,9 @@ pub(super) struct Submitter {
 impl Submitter {
     /// Connects to the coordinator of a ticket and offers the program to it.
     pub(super) async fn connect(ticket: &Ticket) -> anyhow::Result<Self> {
-        let endpoint = PeerEndpoint::bind(EndpointConfig::new(Identity::ephemeral()).on_loopback()).await?;
+        let identity = Identity::ephemeral();
+        let endpoint = PeerEndpoint::bind(EndpointConfig::new(identity.clone()).on_loopback()).await?;
+        let coordinator = ticket.coordinator.peer;
         let blobs = BlobStore::in_memory();
         let bundle = blobs.add_bytes(EMPTY, "bundle").await?;
         let server = BlobServer::new(&blobs, AdmitAll, None, ConnectionLimits::default());
@@ -44,7 +50,7 @@ impl Submitter {
         let offering = tokio::spawn(offering);
         let jobs = JobsClient::new(Client::new(endpoint.clone(), ticket).channel())
             .max_decoding_message_size(limits::MESSAGE_BYTES_MAX);
-        Ok(Self { endpoint, jobs, bundle, blobs, stop, offering })
+        Ok(Self { endpoint, jobs, bundle, blobs, identity, coordinator, stop, offering })
     }
 
     /// A job of so many tasks that do nothing.
@@ -69,9 +75,12 @@ impl Submitter {
 
     /// Submits a job; returns its number when it is durable.
     pub(super) async fn submit(&self, spec: &JobSpec) -> anyhow::Result<u64> {
+        let number: [u8; 16] = rand::random();
+        let statement = job_statement(self.coordinator, self.identity.peer_id(), number, spec);
         let request = wire::SubmitRequest {
-            request: rand::random::<[u8; 16]>().to_vec().into(),
+            request: number.to_vec().into(),
             spec: Some(spec.into()),
+            signature: self.identity.sign(statement.as_bytes()).as_bytes().to_vec().into(),
         };
         let mut events = self.jobs.clone().submit(request).await?.into_inner();
         while let Some(event) = events.message().await? {

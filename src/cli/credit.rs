@@ -1,53 +1,60 @@
 //! `talka credit …`.
 
+mod days;
+mod export;
+mod list;
+mod statistics;
+mod verify;
+
 use std::process::ExitCode;
 
-use clap::{Args, Subcommand};
-use talka_proto::wire;
+pub(crate) use export::signed_head as credit_head;
 
-use super::CoordinatorFlags;
-use crate::{
-    client::{self, Client},
-    format::{peer_short, peer_text},
-    output::Out,
-    view::{self, CreditView},
-};
+use clap::Subcommand;
+
+use crate::output::Out;
 
 /// Commands about credit: 1 credit is 10⁹ fuel that a quorum agreed on.
 #[derive(Debug, Subcommand)]
 pub(crate) enum CreditCommand {
-    /// List what each peer earned, most first.
-    #[command(after_help = "Example:\n  talka credit list --json | jq 'map(.credit) | add'")]
-    List(ListFlags),
-}
-
-/// `talka credit list`.
-#[derive(Debug, Args)]
-pub(crate) struct ListFlags {
-    #[command(flatten)]
-    coordinator: CoordinatorFlags,
+    /// List what each peer, owner or team earned, most first.
+    #[command(after_help = "Examples:\n  talka credit list --json | jq 'map(.credit) | add'\n  \
+        talka credit list --by team\n\n\
+        The recent average is in credits per day; work counts half after seven days, as at BOINC.")]
+    List(list::ListFlags),
+    /// Show what was earned on each of the last days.
+    #[command(after_help = "Example:\n  talka credit days --days 7\n\n\
+        Days are in UTC. What was revoked counts on the day on which it was.")]
+    Days(days::DaysFlags),
+    /// Save the whole ledger, so that anybody can verify it.
+    #[command(after_help = "Example:\n  talka credit export ledger.tlk\n\n\
+        The file holds every entry and the coordinator's signature. It can be checked without the coordinator:\n  \
+        talka credit verify ledger.tlk")]
+    Export(export::ExportFlags),
+    /// Recompute every total from an exported ledger, and name the first entry that does not fit.
+    #[command(after_help = "Examples:\n  talka credit verify ledger.tlk\n  \
+        talka credit verify today.tlk --since yesterday.tlk --key KEY\n\n\
+        Needs nothing but the file. With --json: {\"ok\", \"entries\", \"head\", \"first_bad\", ...}; first_bad is the place\n\
+        of an entry, from 0, or null when what is wrong is none of them.\n\
+        Exit code: 0 when all of it fits, 1 when not.")]
+    Verify(verify::VerifyFlags),
+    /// Write credit as XML files for statistics sites, as BOINC projects do.
+    #[command(
+        name = "export-xml",
+        after_help = "Example:\n  talka credit export-xml /var/www/stats\n\n\
+        tables.xml, host.xml, user.xml and team.xml; docs/statistics.md describes them."
+    )]
+    ExportXml(statistics::StatisticsFlags),
 }
 
 impl CreditCommand {
     pub(crate) async fn run(self, out: Out) -> anyhow::Result<ExitCode> {
-        let Self::List(flags) = self;
-        let client = Client::connect(&flags.coordinator).await?;
-        let reply = client::unary(client.ledger().credit(wire::CreditRequest {})).await;
-        client.close().await;
-        let peers = reply?.peers;
-        if out.is_json() {
-            out.json(&peers.iter().map(CreditView::from).collect::<Vec<_>>())?;
-            return Ok(ExitCode::SUCCESS);
+        match self {
+            Self::List(flags) => flags.run(out).await,
+            Self::Days(flags) => flags.run(out).await,
+            Self::Export(flags) => flags.run(out).await,
+            Self::Verify(flags) => flags.run(out).await,
+            Self::ExportXml(flags) => flags.run(out).await,
         }
-        let row = |row: &wire::PeerCredit| {
-            [
-                if out.is_quiet() { peer_text(&row.peer) } else { peer_short(&row.peer) },
-                view::credit(&row.credit_nanos).to_string(),
-                row.validated.to_string(),
-                row.invalid.to_string(),
-            ]
-        };
-        out.table(["peer", "credit", "validated", "invalid"], peers.iter().map(row))?;
-        Ok(ExitCode::SUCCESS)
     }
 }

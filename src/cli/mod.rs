@@ -14,12 +14,14 @@ mod doctor;
 mod job;
 mod peer;
 mod program;
+mod receipt;
 mod run;
 mod simulate;
 mod submit;
 mod task;
 mod worker;
 
+pub(crate) use credit::credit_head;
 pub(crate) use program::{Program, ProgramFlags, Terms};
 
 use std::{ffi::OsString, path::Path, process::ExitCode};
@@ -134,6 +136,9 @@ enum Command {
     /// See who earned what.
     #[command(subcommand)]
     Credit(credit::CreditCommand),
+    /// Save, show and check what vouches for one task.
+    #[command(subcommand)]
+    Receipt(receipt::ReceiptCommand),
     /// Run a task here, exactly as the grid would.
     Run(run::RunFlags),
     /// Check a program before it is submitted.
@@ -170,6 +175,7 @@ impl Command {
             Self::Task(command) => command.run(out).await,
             Self::Peer(command) => command.run(out).await,
             Self::Credit(command) => command.run(out).await,
+            Self::Receipt(command) => command.run(out).await,
             Self::Run(flags) => flags.run(out).await,
             Self::Bundle(command) => command.run(out),
             Self::Bench(command) => command.run(out).await,

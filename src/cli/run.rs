@@ -13,7 +13,7 @@ use bytes::Bytes;
 use clap::Args;
 use serde::Serialize;
 use talka_core::{
-    ids::BlobHash,
+    ids::{BlobHash, InputDigest},
     job::{BlobRef, Inputs, JobSpec},
     limits,
     outcome::{Execution, Exit, NoResult},
@@ -123,19 +123,50 @@ async fn execute(
     stdin: Bytes,
     checkpoint_dir: Option<PathBuf>,
 ) -> anyhow::Result<(Option<String>, Result<Execution, NoResult>)> {
+    let ran = ran(spec, 0, module, datasets, stdin, checkpoint_dir).await?;
+    let digest = ran.outcome.as_ref().map(|execution| world::digest(ran.bundle, ran.input, execution));
+    Ok((digest.ok().map(|digest| digest.to_string()), ran.outcome))
+}
+
+/// How one task ended here.
+pub(super) struct Ran {
+    pub(super) bundle: BlobHash,
+    pub(super) input: InputDigest,
+    pub(super) outcome: Result<Execution, NoResult>,
+}
+
+/// Executes one task of a job, exactly as a worker would.
+pub(super) async fn again(
+    spec: &JobSpec,
+    position: u64,
+    module: Bytes,
+    datasets: Vec<(String, BlobHash, Bytes)>,
+    stdin: Bytes,
+) -> anyhow::Result<Ran> {
+    ran(spec, position, module, datasets, stdin, None).await
+}
+
+async fn ran(
+    spec: &JobSpec,
+    position: u64,
+    module: Bytes,
+    datasets: Vec<(String, BlobHash, Bytes)>,
+    stdin: Bytes,
+    checkpoint_dir: Option<PathBuf>,
+) -> anyhow::Result<Ran> {
     let executable = paths::own_executable().context("cannot find this program's own file")?;
     let parts = JobParts { datasets, limits: spec.limits, seed: spec.seed, clock_secs: spec.clock_secs };
     let compiler = match paths::cache_home() {
         Some(dir) => Compiler::with_cache(executable, dir),
         None => Compiler::new(executable),
     };
-    let task = world::task_input(spec, 0, stdin);
+    let task = world::task_input(spec, position, stdin);
     match run_one_kept(&compiler, module, parts, task, checkpoint_dir).await {
-        Ok(run) => {
-            let digest = world::digest(run.bundle, run.input, &run.execution);
-            Ok((Some(digest.to_string()), Ok(run.execution)))
+        Ok(run) => Ok(Ran { bundle: run.bundle, input: run.input, outcome: Ok(run.execution) }),
+        Err(RunError::NoResult(reason)) => {
+            let (bundle, input) = (spec.bundle.hash, InputDigest::new([0; 32]));
+            Ok(Ran { bundle, input, outcome: Err(reason) })
         }
-        Err(RunError::NoResult(reason)) => Ok((None, Err(reason))),
         Err(error) => Err(error.into()),
     }
 }

@@ -67,11 +67,11 @@ pub(crate) struct TaskFlags {
 
 /// A task as the user names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct TaskName {
+pub(super) struct TaskName {
     /// 0 is the newest job, as on the wire.
-    job: u64,
+    pub(super) job: u64,
     /// What the program is told.
-    index: u64,
+    pub(super) index: u64,
 }
 
 impl FromStr for TaskName {
@@ -214,7 +214,7 @@ async fn fetch(client: &Client, name: TaskName) -> anyhow::Result<TaskView> {
 }
 
 /// Where the task that is told `index` stands in its job.
-fn position(job: &wire::JobInfo, index: u64) -> Result<u64, Failure> {
+pub(super) fn position(job: &wire::JobInfo, index: u64) -> Result<u64, Failure> {
     let first = match job.spec.as_ref().and_then(|spec| spec.inputs.as_ref()) {
         Some(Inputs::Array(array)) => array.first,
         _ => 0,

@@ -2,13 +2,17 @@
 
 mod control;
 
-use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
+use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf, process::ExitCode};
 
 use anyhow::Context;
 use clap::{Args, Subcommand, builder::FalseyValueParser};
 use serde::Serialize;
-use talka_core::{duty::CpuPercent, ids::PeerId, limits, quantities::Bytes};
-use talka_worker::{Bandwidth, WorkerConfig, WorkerError, control::ControlError};
+use talka_core::{duty::CpuPercent, ids::PeerId, ledger::Names, limits, quantities::Bytes};
+use talka_worker::{
+    Bandwidth, WorkerConfig, WorkerError,
+    control::ControlError,
+    trust::{self, Policy, Trust},
+};
 
 use self::control::{DirFlags, PauseFlags, SetFlags};
 use super::CoordinatorFlags;
@@ -72,6 +76,20 @@ pub(crate) struct StartFlags {
     /// Memory of all tasks together [default: half of the machine's].
     #[arg(long, value_name = "SIZE", env = "TALKA_MEMORY")]
     memory: Option<String>,
+    /// Whose programs to run: coordinator (of everybody whom the coordinator lets submit), any (also what nobody
+    /// signed), or the keys of submitters, separated by commas [default: coordinator].
+    #[arg(long, value_name = "WHOM", env = "TALKA_TRUST")]
+    trust: Option<String>,
+    /// Keys of submitters whose programs are never run, separated by commas: stolen or abused ones.
+    #[arg(long, value_name = "KEYS", env = "TALKA_DISTRUST")]
+    distrust: Option<String>,
+    /// Name under which this worker's credit is shown, together with that of all others with this name. Nobody
+    /// checks it.
+    #[arg(long, value_name = "NAME", env = "TALKA_OWNER")]
+    owner: Option<String>,
+    /// Name of the team that the credit counts for as well.
+    #[arg(long, value_name = "NAME", env = "TALKA_TEAM")]
+    team: Option<String>,
     /// Address for peers (UDP) [default: any free port].
     #[arg(long, value_name = "ADDRESS", env = "TALKA_BIND")]
     bind: Option<String>,
@@ -98,6 +116,8 @@ struct Donation {
     memory: Option<Bytes>,
     bind: Option<SocketAddr>,
     bandwidth: Bandwidth,
+    trust: Trust,
+    names: Names,
 }
 
 /// The line that says that a worker works.
@@ -138,8 +158,21 @@ impl TryFrom<StartFlags> for Donation {
         let upload = problems.rate("--upload-limit", flags.upload_limit.as_deref());
         let download = problems.rate("--download-limit", flags.download_limit.as_deref());
         let bandwidth = Bandwidth { upload, download, metered: flags.metered };
+        let policy = problems.parsed("--trust", flags.trust.as_deref(), Policy::default());
+        let revoked = trust::parse_keys(flags.distrust.as_deref().unwrap_or_default());
+        let revoked = revoked.unwrap_or_else(|error| {
+            problems.add(format!("--distrust: {error}"));
+            BTreeSet::new()
+        });
+        let names =
+            Names::new(flags.owner.as_deref().unwrap_or_default(), flags.team.as_deref().unwrap_or_default());
+        let names = names.unwrap_or_else(|error| {
+            problems.add(format!("--owner, --team: {error}"));
+            Names::default()
+        });
+        let trust = Trust { policy, revoked };
         let data_dir = paths::data_dir(flags.data_dir, "worker")?;
-        problems.into_result(Self { data_dir, slots, cpu_percent, memory, bind, bandwidth })
+        problems.into_result(Self { data_dir, slots, cpu_percent, memory, bind, bandwidth, trust, names })
     }
 }
 
@@ -147,7 +180,8 @@ async fn start(flags: StartFlags, out: Out) -> anyhow::Result<()> {
     // A worker's data directory is its own and never names a coordinator.
     let coordinator = CoordinatorFlags { ticket: flags.ticket.clone(), data_dir: None };
     let until_eof = flags.until_eof;
-    let Donation { data_dir, slots, cpu_percent, memory, bind, bandwidth } = flags.try_into()?;
+    let Donation { data_dir, slots, cpu_percent, memory, bind, bandwidth, trust, names } =
+        flags.try_into()?;
     let ticket = client::parse_ticket(&find::coordinator(&coordinator)?)?;
     let executable = paths::own_executable().context("cannot find this program's own file")?;
     paths::create_private(&data_dir)
@@ -164,6 +198,8 @@ async fn start(flags: StartFlags, out: Out) -> anyhow::Result<()> {
         cpu_percent,
         bind,
         bandwidth,
+        trust,
+        names,
         executable,
         tamper: None,
     };
@@ -212,6 +248,8 @@ mod tests {
             memory: None,
             bind: None,
             bandwidth: Bandwidth::default(),
+            trust: Trust::default(),
+            names: Names::default(),
         };
         assert_eq!(donation(StartFlags::default()).expect("valid"), expected);
     }
@@ -225,6 +263,9 @@ mod tests {
             bind: Some("7118".into()),
             upload_limit: Some("1KiB".into()),
             download_limit: Some("fast".into()),
+            trust: Some("everybody".into()),
+            distrust: Some("me".into()),
+            owner: Some("a\tb".into()),
             ..StartFlags::default()
         };
         let message = donation(flags).expect_err("broken").to_string();
@@ -235,6 +276,9 @@ mod tests {
             "--bind 7118: ",
             "--upload-limit must",
             "--download-limit fast: ",
+            "--trust everybody: ",
+            "--distrust: ",
+            "--owner, --team: ",
         ] {
             assert!(message.contains(part), "{part} is not in {message}");
         }

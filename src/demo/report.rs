@@ -86,7 +86,7 @@ impl Report {
         documents: Vec<Count>,
         wall: Duration,
     ) -> anyhow::Result<Self> {
-        let credit = client::unary(client.ledger().credit(wire::CreditRequest {})).await?.peers;
+        let credit = client::unary(client.ledger().credit(wire::CreditRequest { days: 0 })).await?.peers;
         let peers = client::unary(client.peers().list(wire::ListPeersRequest {})).await?.peers;
         let row = |peer: String| {
             let earned = credit.iter().find(|row| peer_text(&row.peer) == peer);

@@ -14,6 +14,7 @@
 //! | [`steering`] | jobs that are paused, moved, or meant for some peers |
 //! | [`owner`] | a volunteer who pauses, throttles and finishes |
 //! | [`checkpoints`] | tasks that outlive their worker |
+//! | [`ledger`] | credit that is recomputed, receipts, whom workers trust |
 //! | [`refusals`] | what is not accepted, and what is said about it |
 //! | [`local`] | `talka run` against known answers |
 //! | [`http`] | the TCP side of a coordinator |
@@ -28,6 +29,7 @@ mod faults;
 mod harness;
 mod http;
 mod jobs;
+mod ledger;
 mod local;
 mod long;
 mod owner;

@@ -17,6 +17,8 @@
 //! | [`sandbox`] | where programs of strangers run; the only place that knows wasmtime |
 //! | [`checkpoints`] | what lets attempts go on after a restart |
 //! | [`control`] | the owner's hand on a running worker: a socket in its data directory |
+//! | [`receipts`] | the signature under reports |
+//! | [`trust`] | whose programs are run |
 //! | [`world`] | from a task to what the sandbox runs, and back to a report |
 
 mod capacity;
@@ -24,11 +26,13 @@ pub mod checkpoints;
 pub mod control;
 mod fetch;
 mod inputs;
+pub mod receipts;
 pub mod sandbox;
 mod session;
 mod shell;
 mod slots;
 mod tracker;
+pub mod trust;
 pub mod world;
 
 use std::{io, net::SocketAddr, num::NonZeroU64, path::PathBuf, sync::Arc, time::Duration};
@@ -36,6 +40,7 @@ use std::{io, net::SocketAddr, num::NonZeroU64, path::PathBuf, sync::Arc, time::
 use talka_core::{
     duty::CpuPercent,
     ids::{BlobHash, PeerId, SlotNo},
+    ledger::Names,
     outcome::Execution,
     quantities::Bytes,
 };
@@ -60,10 +65,12 @@ use crate::{
     checkpoints::{Checkpoints, Holder},
     control::{ControlError, Pause},
     fetch::Fetcher,
+    receipts::Signer,
     sandbox::{Compiler, Executor, ExecutorConfig, Place, throttle},
     shell::{EVENT_QUEUE, Kept, Owner, Shell, SlotHandle},
     slots::Slot,
     tracker::Tracker,
+    trust::Trust,
 };
 
 /// Program and version, as peers are told.
@@ -89,6 +96,10 @@ pub struct WorkerConfig {
     pub bind: Option<SocketAddr>,
     /// What of its connection it may use.
     pub bandwidth: Bandwidth,
+    /// Whose programs to run.
+    pub trust: Trust,
+    /// What the owner and the team want to be called.
+    pub names: Names,
     /// The program that is started for executor and compile processes: `talka` itself.
     pub executable: PathBuf,
     /// Makes this worker lie. `None` in every honest one.
@@ -170,7 +181,7 @@ pub async fn run(
     let socket = control::Socket::bind(&config.data_dir).await?;
     let identity = Identity::load_or_create(&config.data_dir)?;
     let peer = identity.peer_id();
-    let mut listen = EndpointConfig::new(identity);
+    let mut listen = EndpointConfig::new(identity.clone());
     if let Some(bind) = config.bind {
         listen.listen = bind;
     }
@@ -215,11 +226,13 @@ pub async fn run(
     // One request is obeyed at a time.
     let (ask, asked) = mpsc::channel(1);
     let control = tokio::spawn(control::serve(socket, config.data_dir.clone(), ask));
-    let kept = Kept { blobs: blobs.clone(), checkpoints, held };
+    let signer = Signer { identity, coordinator: config.ticket.coordinator.peer };
+    let kept = Kept { blobs: blobs.clone(), checkpoints, held, signer };
     let shell = Shell::new(machine, slots, fetcher, kept, incoming, owner, asked);
 
     let (up, mut is_up) = mpsc::channel(1);
-    let session = tokio::spawn(session::keep(client, events, up, stopping.clone()));
+    let terms = session::Terms { trust: config.trust, names: config.names };
+    let session = tokio::spawn(session::keep(client, terms, events, up, stopping.clone()));
     let shell = tokio::spawn(shell.run(shutdown.clone()));
     let (mut session, mut shell) = (session, shell);
     let mut on_ready = Some(on_ready);

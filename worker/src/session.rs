@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use talka_core::job::JobSpec;
+use talka_core::{ids::PeerId, job::JobSpec, ledger::Names};
 use talka_peer::rpc::Client;
 use talka_proto::{
     PROTOCOL,
@@ -14,7 +14,14 @@ use tokio_stream::{StreamExt, wrappers::ReceiverStream};
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};
 
-use crate::shell::Event;
+use crate::{shell::Event, trust::Trust};
+
+/// What a worker's owner decided about sessions.
+#[derive(Debug)]
+pub(crate) struct Terms {
+    pub(crate) trust: Trust,
+    pub(crate) names: Names,
+}
 
 /// Why a session did not come up or ended.
 #[derive(Debug, thiserror::Error)]
@@ -42,6 +49,7 @@ impl SessionError {
 /// Keeps a session up until `shutdown`. Returns early only if the coordinator refuses this worker for good.
 pub(crate) async fn keep(
     client: Client,
+    terms: Terms,
     events: mpsc::Sender<Event>,
     up: mpsc::Sender<()>,
     shutdown: CancellationToken,
@@ -52,7 +60,7 @@ pub(crate) async fn keep(
     let mut pause = PAUSE_MIN;
     loop {
         let mut welcomed = false;
-        let ended = session(&client, &events, &up, &mut welcomed).await;
+        let ended = session(&client, &terms, &events, &up, &mut welcomed).await;
         if welcomed {
             pause = PAUSE_MIN;
         }
@@ -76,6 +84,7 @@ pub(crate) async fn keep(
 
 async fn session(
     client: &Client,
+    terms: &Terms,
     events: &mpsc::Sender<Event>,
     up: &mpsc::Sender<()>,
     welcomed: &mut bool,
@@ -87,7 +96,12 @@ async fn session(
     let (reply, answer) = oneshot::channel();
     events.send(Event::Opening(reply)).await.map_err(|_| SessionError::Stopped)?;
     let (capacity, holding) = answer.await.map_err(|_| SessionError::Stopped)?;
-    let hello = wire::Hello { capacity: Some(capacity.into()), holding: attempts(&holding) };
+    let hello = wire::Hello {
+        capacity: Some(capacity.into()),
+        holding: attempts(&holding),
+        owner: terms.names.owner().into(),
+        team: terms.names.team().into(),
+    };
     let (outbound, messages) = mpsc::channel(talka_core::limits::SESSION_QUEUE_MAX);
     // The shell gets the only sender: when it drops that, all that it said is sent, and the session ends.
     let mut outbound = Some(outbound);
@@ -103,7 +117,7 @@ async fn session(
                 let _ = up.try_send(());
                 Event::Welcome { unknown: attempt_ids(welcome.unknown), outbound }
             }
-            other => event(other)?,
+            other => event(client.peer(), &terms.trust, other)?,
         };
         // A worker that stops hears no more, but what it said last has to get through.
         drop(events.send(event).await);
@@ -111,12 +125,19 @@ async fn session(
     Ok(())
 }
 
-fn event(message: Message) -> Result<Event, InvalidMessage> {
+fn event(coordinator: PeerId, trust: &Trust, message: Message) -> Result<Event, InvalidMessage> {
     Ok(match message {
         Message::Welcome(_) => return Err(InvalidMessage::new("welcome", "sent twice")),
-        Message::Job(job) => {
-            let spec = job.spec.ok_or_else(|| InvalidMessage::new("spec", "missing"))?;
-            Event::Job(talka_core::ids::JobId::new(job.job), Arc::new(JobSpec::try_from(spec)?))
+        Message::Job(mut job) => {
+            let spec = job.spec.take().ok_or_else(|| InvalidMessage::new("spec", "missing"))?;
+            let (id, spec) = (talka_core::ids::JobId::new(job.job), JobSpec::try_from(spec)?);
+            match trust.admits(coordinator, &job, &spec) {
+                Ok(()) => Event::Job(id, Arc::new(spec)),
+                Err(reason) => {
+                    tracing::warn!(job = %id, %reason, "a job is not run here");
+                    Event::Refused(id)
+                }
+            }
         }
         Message::Lease(lease) => {
             let (job, items) = assignments(lease)?;

@@ -27,6 +27,7 @@ use crate::{
     checkpoints::{Checkpoints, Holder},
     control::Asked,
     fetch::Fetcher,
+    receipts::Signer,
     sandbox::Control,
     slots::{Batch, Finished, ReadyJob, output_tag},
 };
@@ -42,6 +43,8 @@ pub(crate) enum Event {
     Disconnected,
     /// What a job is.
     Job(JobId, Arc<JobSpec>),
+    /// A job that is not trusted: nothing of it is run.
+    Refused(JobId),
     /// Attempts to run.
     Lease(JobId, Vec<Assignment>),
     /// Reports that need not be repeated.
@@ -78,6 +81,7 @@ pub(crate) struct Shell {
     fetcher: Fetcher,
     blobs: BlobStore,
     checkpoints: Arc<Checkpoints>,
+    signer: Signer,
     events: mpsc::Receiver<Event>,
     owner: Owner,
     /// What the owner asks.
@@ -90,6 +94,8 @@ pub(crate) struct Kept {
     pub(crate) checkpoints: Arc<Checkpoints>,
     /// Attempts with which it can go on.
     pub(crate) held: Vec<Holder>,
+    /// Its key.
+    pub(crate) signer: Signer,
 }
 
 /// A slot, from the shell's side.
@@ -110,7 +116,7 @@ impl Shell {
         asked: mpsc::Receiver<Asked>,
     ) -> Self {
         let capacity = machine.look(Capacity::default());
-        let Kept { blobs, checkpoints, held } = kept;
+        let Kept { blobs, checkpoints, held, signer } = kept;
         let mut shell = Self {
             worker: Worker::new(machine.slots()),
             machine,
@@ -122,6 +128,7 @@ impl Shell {
             fetcher,
             blobs,
             checkpoints,
+            signer,
             events,
             owner,
             asked,
@@ -204,6 +211,10 @@ impl Shell {
                 self.worker.on_disconnected();
             }
             Event::Job(job, spec) => self.worker.on_job(job, spec, fx),
+            Event::Refused(job) => {
+                self.worker.on_ended(job, fx);
+                self.send(Message::Refused(wire::Refused { jobs: vec![job.get()] }));
+            }
             Event::Lease(job, items) => self.worker.on_lease(job, items, fx),
             Event::Settled { attempts, released } => self.worker.on_settled(&attempts, &released, fx),
             Event::Cancelled(attempts) => self.worker.on_cancelled(&attempts, fx),
@@ -270,8 +281,11 @@ impl Shell {
     }
 
     fn send_reports(&mut self, reports: &[Report]) {
+        // A job is known for as long as anything of it is held.
+        let bundle = |job| Some(self.worker.spec(job)?.bundle.hash);
+        let signature = self.signer.sign(reports, bundle).into();
         let reports = reports.iter().map(Into::into).collect();
-        let message = Message::Reports(wire::Reports { reports });
+        let message = Message::Reports(wire::Reports { reports, signature });
         self.send(message);
     }
 

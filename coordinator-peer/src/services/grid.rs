@@ -6,7 +6,8 @@ use futures_util::{Stream, StreamExt};
 use prost::Message as _;
 use talka_core::{
     coordinator::{Report, ToWorker},
-    ids::{PeerId, SessionId},
+    ids::{JobId, SessionId},
+    ledger::Names,
     limits,
 };
 use talka_proto::{
@@ -22,6 +23,7 @@ use super::{Context, refused};
 use crate::{
     clock,
     reactor::{Event, Handle, Stopped},
+    receipts::{Checker, Signed, Unsigned},
 };
 
 /// See the [module](self).
@@ -65,14 +67,20 @@ impl Grid for GridService {
         };
         let capacity = hello.capacity.ok_or_else(|| InvalidMessage::new("capacity", "missing"))?;
         let capacity = capacity.try_into()?;
+        let names = Names::new(&hello.owner, &hello.team)
+            .map_err(|error| InvalidMessage::new("owner", error.to_string()))?;
         let holding = attempt_ids(hello.holding);
         let (outbound, messages) = mpsc::channel(limits::SESSION_QUEUE_MAX);
         let reactor = self.0.reactor.clone();
         let opened = reactor.call(|reply| Event::Opened { peer, capacity, holding, outbound, reply }).await?;
         let session = opened.map_err(|refusal| refused(&refusal))?;
         tracing::info!(%peer, session = session.get(), "worker connected");
+        if names != Names::default() {
+            reactor.send(Event::Named(session, names)).await?;
+        }
+        let checker = Checker::new(self.0.identity.peer_id(), peer);
         let unanswered = Arc::new(Semaphore::new(limits::SESSION_UNANSWERED_MAX));
-        tokio::spawn(read_session(reactor, peer, session, inbound, unanswered.clone()));
+        tokio::spawn(read_session(reactor, checker, session, inbound, unanswered.clone()));
         Ok(Response::new(self.outbound(messages, unanswered)))
     }
 }
@@ -102,14 +110,15 @@ impl GridService {
 /// Reads a session until it ends or breaks a rule.
 async fn read_session(
     reactor: Handle,
-    peer: PeerId,
+    mut checker: Checker,
     session: SessionId,
     mut inbound: Streaming<wire::WorkerMessage>,
     unanswered: Arc<Semaphore>,
 ) {
+    let peer = checker.worker;
     let end = loop {
         match inbound.message().await {
-            Ok(Some(message)) => match incoming(session, message) {
+            Ok(Some(message)) => match incoming(&reactor, &mut checker, session, message).await {
                 Ok(incoming) => {
                     if hand_in(&reactor, session, incoming, &unanswered).await.is_err() {
                         break "the coordinator stops".into();
@@ -130,7 +139,7 @@ async fn read_session(
 enum Incoming {
     Event(Event),
     /// Reports, and the bytes as which they came.
-    Reports(Vec<Report>, usize),
+    Reports(Vec<Report>, Option<Signed>, usize),
 }
 
 /// Hands in what a worker says. Who does not take the answers to its reports is not read from either: it waits for
@@ -143,25 +152,35 @@ async fn hand_in(
 ) -> Result<(), Stopped> {
     match incoming {
         Incoming::Event(event) => reactor.send(event).await,
-        Incoming::Reports(reports, bytes) => {
+        Incoming::Reports(reports, signed, bytes) => {
             // The answer gives it back.
             unanswered.acquire().await.map_err(|_| Stopped)?.forget();
-            reactor.report(session, reports, bytes).await
+            reactor.report(session, reports, signed, bytes).await
         }
     }
 }
 
-fn incoming(session: SessionId, message: wire::WorkerMessage) -> Result<Incoming, InvalidMessage> {
+async fn incoming(
+    reactor: &Handle,
+    checker: &mut Checker,
+    session: SessionId,
+    message: wire::WorkerMessage,
+) -> Result<Incoming, Unsigned> {
     Ok(Incoming::Event(match message.message {
         Some(Message::Capacity(capacity)) => Event::Capacity(session, capacity.try_into()?),
         Some(Message::Reports(reports)) => {
-            let bytes = reports.encoded_len();
-            return Ok(Incoming::Reports(reports_of(reports)?, bytes));
+            let (bytes, signature) = (reports.encoded_len(), reports.signature.clone());
+            let reports = reports_of(reports)?;
+            let signed = checker.check(reactor, &reports, &signature).await?;
+            return Ok(Incoming::Reports(reports, signed, bytes));
         }
         Some(Message::GivenBack(given)) => Event::GivenBack(session, attempt_ids(given.attempts)),
         Some(Message::Leaving(leaving)) => Event::Leaving(session, attempt_ids(leaving.keeping)),
-        Some(Message::Hello(_)) => return Err(InvalidMessage::new("hello", "sent twice")),
-        None => return Err(InvalidMessage::new("message", "missing")),
+        Some(Message::Refused(refused)) => {
+            Event::Refused(session, refused.jobs.into_iter().map(JobId::new).collect())
+        }
+        Some(Message::Hello(_)) => return Err(InvalidMessage::new("hello", "sent twice").into()),
+        None => return Err(InvalidMessage::new("message", "missing").into()),
     }))
 }
 

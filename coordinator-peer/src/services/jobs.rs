@@ -20,7 +20,10 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use super::{Context, refused, views};
-use crate::reactor::{Change, Event, Steering};
+use crate::{
+    reactor::{Change, Event, Steering},
+    submission::SignedSpec,
+};
 
 /// See the [module](self).
 pub(crate) struct JobsService(pub(crate) Context);
@@ -46,8 +49,10 @@ impl Jobs for JobsService {
         let spec = request.spec.ok_or_else(|| InvalidMessage::new("spec", "missing"))?;
         let spec = JobSpec::try_from(spec)?;
         let context = self.0.clone();
+        let coordinator = context.identity.peer_id();
+        let signed = SignedSpec::new(coordinator, submitter, id, spec, &request.signature)?;
         Ok(stream(move |events| async move {
-            let job = context.submissions.take(&context, submitter, id, spec, &events).await?;
+            let job = context.submissions.take(&context, submitter, id, signed, &events).await?;
             let info = context.info(job).await?;
             let accepted = submit_event::Event::Accepted(info);
             send(&events, wire::SubmitEvent { event: Some(accepted) }).await
@@ -195,7 +200,7 @@ impl Context {
     }
 
     /// The job that a client means: a number, or 0 for the newest.
-    async fn resolve(&self, job: u64) -> Result<JobId, Status> {
+    pub(super) async fn resolve(&self, job: u64) -> Result<JobId, Status> {
         if job != 0 {
             return Ok(JobId::new(job));
         }
@@ -203,7 +208,7 @@ impl Context {
         newest.ok_or_else(|| Status::not_found("there are no jobs; submit one with `talka submit`"))
     }
 
-    async fn progress(&self, job: JobId) -> Result<JobProgress, Status> {
+    pub(super) async fn progress(&self, job: JobId) -> Result<JobProgress, Status> {
         let progress = self.reactor.ask(move |coordinator| coordinator.job(job)).await?;
         progress.map_err(|refusal| refused(&refusal))
     }

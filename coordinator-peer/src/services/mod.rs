@@ -9,6 +9,7 @@ pub(crate) mod views;
 use std::sync::Arc;
 
 use talka_core::coordinator::Refusal;
+use talka_peer::identity::Identity;
 use tonic::Status;
 
 use crate::{
@@ -21,6 +22,8 @@ use crate::{
 /// What every service needs.
 #[derive(Clone)]
 pub(crate) struct Context {
+    /// The coordinator's own key.
+    pub(crate) identity: Identity,
     pub(crate) reactor: Handle,
     pub(crate) reader: Arc<dyn Reader>,
     pub(crate) inputs: InputIndices,

@@ -37,6 +37,8 @@ pub(crate) fn job_info(job: &JobProgress) -> wire::JobInfo {
         priority: job.standing.priority.get(),
         provisional: job.shard.provisional,
         revoked: job.shard.revoked,
+        request: job.submission.request.to_vec().into(),
+        signature: job.submission.signature.map_or_else(Vec::new, Vec::from).into(),
     }
 }
 

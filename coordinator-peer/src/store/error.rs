@@ -174,7 +174,7 @@ impl StoreError {
         matches!(self, Self::Full { .. } | Self::Busy | Self::Poisoned | Self::WriteBackup { .. })
     }
 
-    pub(super) fn damaged(what: impl Into<String>) -> Self {
+    pub(crate) fn damaged(what: impl Into<String>) -> Self {
         Self::Damaged { what: what.into(), source: None }
     }
 

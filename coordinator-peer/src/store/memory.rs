@@ -11,15 +11,17 @@ use std::{
 use talka_core::{
     coordinator::{
         Batch, CreditDelta, FinalOutput, FinalRow, InviteRow, JobRow, JobSnapshot, LeaseRow, PeerRow,
-        PendingRow, RecordRow, ShardRow, Snapshot,
+        PendingRow, RecordRow, ShardRow, SignedReceipts, Snapshot,
     },
     ids::{AttemptId, JobId, LeaseId, PeerId, PeerNo, TaskId},
+    ledger::{Average, Frontier, LedgerEntry, Names, TaskEntry, TreeHash, day_of, leaf_hash},
     limits,
     placement::InviteId,
     precedence::Weight,
+    quantities::Credit,
 };
 
-use super::{Audit, Backup, Reader, Seq, Store, StoreError, audit::LedgerSum};
+use super::{Audit, Backup, PeerStanding, Reader, Seq, Store, StoreError, audit::LedgerSum};
 
 /// What survives. Clones are handles to the same disk.
 #[derive(Debug, Default, Clone)]
@@ -37,6 +39,13 @@ struct Rows {
     finals: BTreeMap<TaskId, FinalRow>,
     credit: BTreeMap<PeerNo, CreditDelta>,
     weights: BTreeMap<PeerNo, Weight>,
+    names: BTreeMap<PeerNo, Names>,
+    /// The ledger: entries, and where those of tasks are.
+    ledger: Vec<Vec<u8>>,
+    places: BTreeMap<TaskId, u64>,
+    recent: BTreeMap<PeerNo, (Average, u64)>,
+    days: BTreeMap<(PeerNo, u64), Credit>,
+    receipts: Vec<SignedReceipts>,
     provisional: BTreeMap<TaskId, (AttemptId, PendingRow)>,
     records: BTreeMap<PeerNo, RecordRow>,
     invites: BTreeMap<InviteId, InviteRow>,
@@ -161,6 +170,8 @@ impl Rows {
         for task in &batch.cleared {
             self.forget_pending(*task, *task);
         }
+        // Before the rows that it is about change.
+        self.record(batch);
         for task in &batch.revoked {
             self.finals.remove(task);
             self.provisional.remove(task);
@@ -185,6 +196,13 @@ impl Rows {
             sum.credit += delta.credit;
             sum.validated += delta.validated;
             sum.invalid += delta.invalid;
+            if delta.credit != Credit::ZERO {
+                let at_secs = batch.at.millis() / 1000;
+                let (average, day) = self.recent.entry(*peer).or_default();
+                average.add(at_secs, delta.credit.as_f64());
+                *day = day_of(at_secs);
+                *self.days.entry((*peer, *day)).or_default() += delta.credit;
+            }
         }
         for (job, (state, ended)) in &batch.ended {
             if let Some((row, _)) = self.jobs.get_mut(job) {
@@ -193,6 +211,40 @@ impl Rows {
             self.leases.retain(|_, lease| lease.job != *job);
             self.forget_pending(TaskId { job: *job, index: 0 }, TaskId { job: *job, index: u64::MAX });
         }
+    }
+
+    fn record(&mut self, batch: &Batch) {
+        let at_secs = batch.at.millis() / 1000;
+        let mut add = |entry: LedgerEntry| {
+            self.ledger.push(entry.to_bytes());
+            self.ledger.len() as u64 - 1
+        };
+        for PeerRow { no, id } in &batch.peers {
+            add(LedgerEntry::Peer { no: *no, id: *id });
+        }
+        for (peer, names) in &batch.names {
+            add(LedgerEntry::Named { at_secs, peer: *peer, names: names.clone() });
+            self.names.insert(*peer, names.clone());
+        }
+        for task in &batch.revoked {
+            if let (Some(row), Some(place)) = (self.finals.get(task), self.places.remove(task)) {
+                let (task, grants) = (*task, row.grants.clone());
+                add(LedgerEntry::Revoked { at_secs, entry: place, task, grants });
+            }
+        }
+        for FinalRow { task, verdict, attempts, grants, .. } in &batch.finals {
+            let (task, verdict, attempts, grants) = (*task, *verdict, *attempts, grants.clone());
+            let place = add(LedgerEntry::Task(TaskEntry { at_secs, task, verdict, attempts, grants }));
+            self.places.insert(task, place);
+        }
+        let signed = batch.receipts.iter().filter(|signed| !signed.receipts.is_empty());
+        self.receipts.extend(signed.cloned());
+    }
+
+    fn log(&self) -> (Frontier, Vec<TreeHash>) {
+        let mut log = Frontier::default();
+        let tiles = self.ledger.iter().filter_map(|entry| log.append(leaf_hash(entry))).collect();
+        (log, tiles)
     }
 
     fn forget_pending(&mut self, first: TaskId, last: TaskId) {
@@ -286,6 +338,49 @@ impl Reader for MemoryDisk {
             sum.add(&row.grants);
         }
         Ok(sum.compare(&rows.credit))
+    }
+
+    fn ledger(&self) -> Result<Frontier, StoreError> {
+        Ok(self.rows().log().0)
+    }
+
+    fn ledger_entries(&self, from: u64, limit: u32) -> Result<Vec<Vec<u8>>, StoreError> {
+        let from = usize::try_from(from).unwrap_or(usize::MAX);
+        let limit = limit.min(limits::PAGE_ROWS_MAX) as usize;
+        Ok(self.rows().ledger.iter().skip(from).take(limit).cloned().collect())
+    }
+
+    fn ledger_tiles(&self, from: u64, count: u64) -> Result<Vec<TreeHash>, StoreError> {
+        let [from, count] = [from, count].map(|number| usize::try_from(number).unwrap_or(usize::MAX));
+        Ok(self.rows().log().1.into_iter().skip(from).take(count).collect())
+    }
+
+    fn ledger_place(&self, task: TaskId) -> Result<Option<u64>, StoreError> {
+        Ok(self.rows().places.get(&task).copied())
+    }
+
+    fn receipts(&self, task: TaskId) -> Result<Vec<SignedReceipts>, StoreError> {
+        let of_task =
+            |signed: &&SignedReceipts| signed.receipts.iter().any(|receipt| receipt.attempt.task == task);
+        Ok(self.rows().receipts.iter().filter(of_task).cloned().collect())
+    }
+
+    fn standings(&self) -> Result<Vec<PeerStanding>, StoreError> {
+        let rows = self.rows();
+        let known = rows.credit.iter().filter_map(|(no, total)| {
+            let (average, day) = rows.recent.get(no).copied().unwrap_or_default();
+            let of_day = rows.days.get(&(*no, day)).copied().unwrap_or_default();
+            let names = rows.names.get(no).cloned().unwrap_or_default();
+            let (no, id, total, day) = (*no, *rows.peers.get(no)?, *total, (day, of_day));
+            Some(PeerStanding { no, id, names, total, average, day })
+        });
+        Ok(known.collect())
+    }
+
+    fn credit_days(&self, from: u64) -> Result<Vec<(PeerNo, u64, Credit)>, StoreError> {
+        let rows = self.rows();
+        let days = rows.days.iter().filter(|((_, day), credit)| *day >= from && **credit != Credit::ZERO);
+        Ok(days.map(|((peer, day), credit)| (*peer, *day, *credit)).collect())
     }
 
     fn backup(&self, _to: &Path) -> Result<Backup, StoreError> {

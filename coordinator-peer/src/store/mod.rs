@@ -44,8 +44,10 @@ mod tests;
 use std::{fmt, path::Path, sync::Arc};
 
 use talka_core::{
-    coordinator::{Batch, CreditDelta, FinalRow, Snapshot},
-    ids::{JobId, PeerId, TaskId},
+    coordinator::{Batch, CreditDelta, FinalRow, SignedReceipts, Snapshot},
+    ids::{JobId, PeerId, PeerNo, TaskId},
+    ledger::{Average, Frontier, Names, TreeHash},
+    quantities::Credit,
 };
 
 pub use self::{
@@ -137,9 +139,49 @@ pub trait Reader: Send + Sync {
     /// write-ahead log can't shrink: a question for a quiet hour, or for a backup.
     fn audit(&self) -> Result<Audit, StoreError>;
 
+    /// The ledger's log as it is now.
+    fn ledger(&self) -> Result<Frontier, StoreError>;
+
+    /// Encoded entries of the ledger from place `from` on: at least one if there is one, at most `limit` or
+    /// [`PAGE_ROWS_MAX`](talka_core::limits::PAGE_ROWS_MAX).
+    fn ledger_entries(&self, from: u64, limit: u32) -> Result<Vec<Vec<u8>>, StoreError>;
+
+    /// Roots of `count` full tiles from tile `from` on, fewer at the end.
+    fn ledger_tiles(&self, from: u64, count: u64) -> Result<Vec<TreeHash>, StoreError>;
+
+    /// The place of the entry of a task; `None` if it is not final, or was revoked.
+    fn ledger_place(&self, task: TaskId) -> Result<Option<u64>, StoreError>;
+
+    /// What workers signed about attempts at a task, as far as it is still kept: each with all receipts of the same
+    /// message, which the signature is over.
+    fn receipts(&self, task: TaskId) -> Result<Vec<SignedReceipts>, StoreError>;
+
+    /// Where every peer that has voted stands, by number.
+    fn standings(&self) -> Result<Vec<PeerStanding>, StoreError>;
+
+    /// Credit by peer and day (those of [`day_of`](talka_core::ledger::day_of)), from day `from` on.
+    fn credit_days(&self, from: u64) -> Result<Vec<(PeerNo, u64, Credit)>, StoreError>;
+
     /// Copies the store, while it is in use, to the file `to`, which must not exist yet, and checks the
     /// copy. Commits go on meanwhile.
     fn backup(&self, to: &Path) -> Result<Backup, StoreError>;
+}
+
+/// Where a peer stands.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PeerStanding {
+    /// Its number.
+    pub no: PeerNo,
+    /// Who.
+    pub id: PeerId,
+    /// What it is called.
+    pub names: Names,
+    /// All that it earned.
+    pub total: CreditDelta,
+    /// Recent average credit.
+    pub average: Average,
+    /// The last day with any credit, and that.
+    pub day: (u64, Credit),
 }
 
 /// A backup that was made and checked.

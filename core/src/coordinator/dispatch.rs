@@ -233,19 +233,19 @@ impl Coordinator {
         *worker.jobs.entry(id).or_default() += items.len();
         worker.leases.insert(lease);
         job.leases.insert(lease);
-        let spec = Arc::clone(&job.submission);
+        let submission = Arc::clone(&job.submission);
         let wait = worker.backlog(id, worker.in_flight) * 4;
         let part = worker.part_of_slot(id, prefill);
-        let deadline = now + limits::LEASE_SLACK + spec.spec.limits.deadline + wait;
+        let deadline = now + limits::LEASE_SLACK + submission.spec.limits.deadline + wait;
         let row = Arc::new(LeaseRow { lease, job: id, peer, deadline, items });
         if worker.told.insert(id) {
-            let spec = Arc::new(spec.spec.clone());
-            fx.send(worker.session, ToWorker::Job { job: id, spec });
+            let spec = Arc::new(submission.spec.clone());
+            fx.send(worker.session, ToWorker::Job { job: id, spec, submission: submission.clone() });
         }
         fx.send(worker.session, ToWorker::Lease(row.clone()));
         let held = u64::from(part) * row.items.len() as u64;
         worker.held += held;
-        self.shares.hold(spec.submitter, held);
+        self.shares.hold(submission.submitter, held);
         // Tasks that need further votes are queued for others by now.
         if job.again.len() > 0 {
             self.arrived.insert(id);

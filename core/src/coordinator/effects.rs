@@ -15,11 +15,13 @@ use crate::{
         TaskId,
     },
     job::{BlobRef, JobSpec, JobState, Submission},
+    ledger::Names,
     mutants::{Mutant, is_active},
     outcome::{Exit, NoResult, Output},
     placement::{Admission, InviteId},
     precedence::{Priority, Weight},
     quantities::{Credit, Fuel, Timestamp},
+    signing::Receipt,
     trust::Record,
     validation::Agreed,
 };
@@ -64,6 +66,8 @@ pub enum ToWorker {
         job: JobId,
         /// What to run.
         spec: Arc<JobSpec>,
+        /// Who wants it, with the signature.
+        submission: Arc<Submission>,
     },
     /// Attempts to run.
     Lease(Arc<LeaseRow>),
@@ -156,6 +160,12 @@ pub struct Batch {
     pub invites: BTreeMap<InviteId, InviteRow>,
     /// Credit, coalesced by peer. Equals the sum of the grants in `finals`, less that of the grants of what was revoked.
     pub credit: BTreeMap<PeerNo, CreditDelta>,
+    /// What peers say that they are called.
+    pub names: BTreeMap<PeerNo, Names>,
+    /// What workers signed about their reports.
+    pub receipts: Vec<SignedReceipts>,
+    /// When all of that which the ledger records came to be; zero when there is none.
+    pub at: Timestamp,
 }
 
 impl Batch {
@@ -170,7 +180,8 @@ impl Batch {
         }
     }
 
-    pub(super) fn add_final(&mut self, row: FinalRow) {
+    pub(super) fn add_final(&mut self, now: Timestamp, row: FinalRow) {
+        self.at = now;
         for grant in &row.grants {
             let delta = self.credit.entry(grant.peer).or_default();
             delta.credit += grant.credit;
@@ -211,6 +222,17 @@ impl Batch {
             self.confirmed.insert(attempt.task);
         }
     }
+}
+
+/// The receipts of one message of reports, with the signature of whoever sent it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SignedReceipts {
+    /// Who signed.
+    pub peer: PeerNo,
+    /// Over [`receipts_statement`](crate::signing::receipts_statement).
+    pub signature: [u8; 64],
+    /// In the order of the tree's leaves.
+    pub receipts: Vec<Receipt>,
 }
 
 /// A peer and its number.

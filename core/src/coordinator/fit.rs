@@ -20,6 +20,8 @@ pub enum PassedOver {
     NoSlots,
     /// The job is meant for other peers.
     NotTargeted,
+    /// It does not trust the job's submitter.
+    Distrusts,
     /// A slot of it has less memory than the job's tasks need.
     TooLittleMemory,
     /// It had an attempt of this task, or has one.
@@ -37,6 +39,7 @@ impl PassedOver {
             Self::Away => "away",
             Self::NoSlots => "no-slots",
             Self::NotTargeted => "not-targeted",
+            Self::Distrusts => "distrusts",
             Self::TooLittleMemory => "too-little-memory",
             Self::HadAttempt => "had-attempt",
             Self::InFlightLimit => "in-flight-limit",
@@ -56,6 +59,7 @@ impl fmt::Display for PassedOver {
             Self::Away => "its connection is down",
             Self::NoSlots => "it offers no slot (paused or leaving)",
             Self::NotTargeted => "the job is meant for other peers",
+            Self::Distrusts => "its owner does not trust the submitter (worker start --trust)",
             Self::TooLittleMemory => "its slots have too little memory",
             Self::HadAttempt => "it has or had an attempt of this task",
             Self::InFlightLimit => "it holds as many attempts as its earlier results allow",
@@ -109,6 +113,9 @@ impl Coordinator {
         }
         if !spec.on.is_empty() && !self.peer_id(no).is_some_and(|peer| spec.is_meant_for(peer)) {
             return Err(PassedOver::NotTargeted);
+        }
+        if worker.refused.contains(&job.id) {
+            return Err(PassedOver::Distrusts);
         }
         if spec.limits.memory > worker.memory_per_slot() {
             return Err(PassedOver::TooLittleMemory);

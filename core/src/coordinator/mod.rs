@@ -28,6 +28,7 @@ mod lifecycle;
 mod open;
 mod quota;
 mod rebalance;
+mod receipts;
 mod reports;
 mod restore;
 mod shares;
@@ -146,6 +147,8 @@ struct Worker {
     begun: BTreeSet<AttemptId>,
     /// Jobs that this session was told about.
     told: BTreeSet<JobId>,
+    /// Those among them that it does not run.
+    refused: BTreeSet<JobId>,
     /// Moving mean of the time of one attempt, by job, in microseconds.
     mean_micros: BTreeMap<JobId, f64>,
     last_seen: Timestamp,
@@ -248,6 +251,7 @@ impl Coordinator {
         let worker = self.workers.entry(no).or_default();
         worker.capacity = capacity;
         worker.told.clear();
+        worker.refused.clear();
         worker.recalled.clear();
         worker.begun.clear();
         worker.last_seen = now;

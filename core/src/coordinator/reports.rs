@@ -324,7 +324,7 @@ impl Coordinator {
         self.judge_workers(&task, &row, fx);
         self.draw_lessons(&task, &row, fx);
         let word = matches!(policy, Policy::ErrorRate { .. }).then(|| Word::sole(&task, &row)).flatten();
-        fx.batch.add_final(row);
+        fx.batch.add_final(now, row);
         if let Some((peer, word)) = word {
             self.note_word(id, peer, word, fx);
         }

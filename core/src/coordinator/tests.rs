@@ -7,6 +7,7 @@ mod outputs;
 mod quota;
 mod random;
 mod rebalance;
+mod receipts;
 mod restart;
 mod resumed;
 mod shares;

@@ -38,7 +38,9 @@ pub use self::{
     average::{Average, HALF_LIFE_SECS, day_of},
     entry::{EntryError, LedgerEntry, LedgerGrant, Names, NamesError, TaskEntry},
     head::Head,
-    proof::{BadProof, Subtrees, consistency, inclusion, verify_consistency, verify_inclusion},
+    proof::{
+        BadProof, Subtrees, consistency, inclusion, inclusion_root, verify_consistency, verify_inclusion,
+    },
     replay::{Misfit, PeerTotals, Replay},
     tree::{Frontier, TreeHash, leaf_hash, node_hash},
 };

@@ -52,14 +52,13 @@ pub fn inclusion<S: Subtrees>(tree: &mut S, index: u64, size: u64) -> Result<Vec
     Ok(path)
 }
 
-/// Checks that the log of `size` leaves with this root has `leaf` at `index`.
-pub fn verify_inclusion(
+/// The root that a log of `size` leaves has if `path` shows that `leaf` is at `index`.
+pub fn inclusion_root(
     leaf: TreeHash,
     index: u64,
     size: u64,
     path: &[TreeHash],
-    root: TreeHash,
-) -> Result<(), BadProof> {
+) -> Result<TreeHash, BadProof> {
     fn fold(leaf: TreeHash, index: u64, size: u64, path: &[TreeHash]) -> Result<TreeHash, BadProof> {
         if size == 1 {
             return if path.is_empty() { Ok(leaf) } else { Err(BadProof) };
@@ -72,7 +71,18 @@ pub fn verify_inclusion(
             node_hash(*sibling, fold(leaf, index - left, size - left, path)?)
         })
     }
-    if index < size && fold(leaf, index, size, path)? == root { Ok(()) } else { Err(BadProof) }
+    if index < size { fold(leaf, index, size, path) } else { Err(BadProof) }
+}
+
+/// Checks that the log of `size` leaves with this root has `leaf` at `index`.
+pub fn verify_inclusion(
+    leaf: TreeHash,
+    index: u64,
+    size: u64,
+    path: &[TreeHash],
+    root: TreeHash,
+) -> Result<(), BadProof> {
+    if inclusion_root(leaf, index, size, path)? == root { Ok(()) } else { Err(BadProof) }
 }
 
 /// The hashes that show that a log of `size` leaves begins with that of its first `old` ones.

@@ -1,13 +1,18 @@
 //! A worker that runs nothing: it speaks the protocol of sessions as every worker does, and answers each lease at once.
 
 use std::{
-    collections::VecDeque,
+    collections::{HashMap, VecDeque},
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use anyhow::Context;
-use talka_core::{coordinator::Capacity, ids::AttemptId, limits, quantities::Bytes};
+use talka_core::{
+    coordinator::Capacity,
+    ids::{AttemptId, BlobHash, JobId},
+    limits,
+    quantities::Bytes,
+};
 use talka_peer::{
     endpoint::{EndpointConfig, PeerEndpoint},
     identity::Identity,
@@ -21,6 +26,7 @@ use talka_proto::{
         self, coordinator_message::Message, grid_client::GridClient, worker_message::Message as FromWorker,
     },
 };
+use talka_worker::receipts::Signer;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
@@ -38,6 +44,7 @@ const SLOTS: u32 = 1;
 pub(super) struct Session {
     endpoint: PeerEndpoint,
     client: Client,
+    signer: Signer,
     outbound: mpsc::Sender<wire::WorkerMessage>,
     inbound: Streaming<wire::CoordinatorMessage>,
 }
@@ -56,19 +63,22 @@ pub(super) struct Seen {
 impl Session {
     /// Opens a session under a key of its own.
     pub(super) async fn open(ticket: &Ticket) -> anyhow::Result<Self> {
-        let endpoint = PeerEndpoint::bind(EndpointConfig::new(Identity::ephemeral()).on_loopback()).await?;
+        let identity = Identity::ephemeral();
+        let endpoint = PeerEndpoint::bind(EndpointConfig::new(identity.clone()).on_loopback()).await?;
+        let signer = Signer { identity, coordinator: ticket.coordinator.peer };
         let client = Client::new(endpoint.clone(), ticket);
         let mut grid = GridClient::new(client.channel()).max_decoding_message_size(limits::MESSAGE_BYTES_MAX);
         let join = wire::JoinRequest { protocol: PROTOCOL, agent: "talka-bench".into() };
         grid.join(join).await.context("cannot join")?;
         let (outbound, messages) = mpsc::channel(limits::SESSION_QUEUE_MAX);
         let capacity = Capacity { slots: SLOTS, memory: Bytes::mib(1 << 10), cpus: 1, ..Capacity::default() };
-        let hello = wire::Hello { capacity: Some(capacity.into()), holding: vec![] };
+        let hello =
+            wire::Hello { capacity: Some(capacity.into()), holding: vec![], ..wire::Hello::default() };
         outbound.send(message(FromWorker::Hello(hello))).await?;
         let session = grid.session(ReceiverStream::new(messages)).await;
         let mut inbound = session.context("cannot open a session")?.into_inner();
         inbound.message().await?.context("the coordinator closed the session")?;
-        Ok(Self { endpoint, client, outbound, inbound })
+        Ok(Self { endpoint, client, signer, outbound, inbound })
     }
 
     /// Answers leases until told to stop, `batch` reports to a message.
@@ -82,12 +92,17 @@ impl Session {
         let wire_before = self.client.wire_bytes();
         let mut queue = VecDeque::<AttemptId>::new();
         let (mut sent, mut last_settled) = (VecDeque::new(), None);
+        let mut bundles = HashMap::<JobId, BlobHash>::new();
         loop {
             let message = tokio::select! {
                 message = self.inbound.message() => message?.context("the coordinator closed the session")?,
                 () = stop.cancelled() => break,
             };
             match message.message {
+                Some(Message::Job(job)) => {
+                    let bundle = job.spec.and_then(|spec| spec.bundle).context("a job without a program")?;
+                    bundles.insert(JobId::new(job.job), BlobHash::try_from(&bundle.hash[..])?);
+                }
                 Some(Message::Lease(lease)) => {
                     let (_, items) = assignments(lease)?;
                     queue.extend(items.into_iter().map(|item| item.attempt));
@@ -114,8 +129,10 @@ impl Session {
             }
             while sent.len() < UNANSWERED_MAX && !queue.is_empty() {
                 let count = batch.min(queue.len());
-                let reports = queue.drain(..count).map(|attempt| (&answers.report(attempt)).into());
-                let reports = wire::Reports { reports: reports.collect() };
+                let reports: Vec<_> = queue.drain(..count).map(|attempt| answers.report(attempt)).collect();
+                let signature = self.signer.sign(&reports, |job| bundles.get(&job).copied()).into();
+                let reports = reports.iter().map(Into::into).collect();
+                let reports = wire::Reports { reports, signature };
                 sent.push_back(Instant::now());
                 self.outbound.send(self::message(FromWorker::Reports(reports))).await?;
             }

@@ -65,18 +65,23 @@ impl Grid {
 
     /// One more worker. It stops when the value goes away.
     pub(crate) fn start_worker(&mut self) -> Server {
+        self.start_worker_with(&[])
+    }
+
+    /// One more worker, with further flags.
+    pub(crate) fn start_worker_with(&mut self, flags: &[&str]) -> Server {
         let dir = self.worker_dir();
-        self.worker_in(dir, self.workers)
+        self.worker_in(dir, self.workers, flags)
     }
 
     /// A worker that has ended, once more.
     pub(crate) fn restart_worker(&self, number: usize) -> Server {
-        self.worker_in(self.path(&format!("worker-{number}")), number)
+        self.worker_in(self.path(&format!("worker-{number}")), number, &[])
     }
 
-    fn worker_in(&self, dir: PathBuf, number: usize) -> Server {
+    fn worker_in(&self, dir: PathBuf, number: usize, flags: &[&str]) -> Server {
         let args = ["worker", "start", "--cpus", "1", "--bind", "127.0.0.1:0", "--ticket", &self.ticket];
-        let talka = self.talka(args).arg("--data-dir").arg(dir);
+        let talka = self.talka(args).arg("--data-dir").arg(dir).args(flags);
         Server::start(talka, &format!("worker-{number}"))
     }
 

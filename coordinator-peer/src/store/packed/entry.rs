@@ -16,7 +16,8 @@
 
 use talka_core::{
     coordinator::{FinalOutput, FinalRow, Grant, TaskVerdict},
-    ids::{PeerNo, ResultDigest},
+    ids::{PeerNo, ResultDigest, TaskId},
+    ledger::{LedgerEntry, TaskEntry},
     outcome::{Exit, NoResult},
     packing::put_varint,
     quantities::{Credit, Fuel},
@@ -58,6 +59,14 @@ pub(in crate::store) struct Entry {
     pub(in crate::store) attempts: u32,
     pub(in crate::store) grants: Vec<Grant>,
     pub(in crate::store) output: OutputForm,
+}
+
+impl Entry {
+    /// What the ledger says of it.
+    pub(in crate::store) fn in_ledger(self, at_secs: u64, task: TaskId) -> LedgerEntry {
+        let Self { verdict, attempts, grants, .. } = self;
+        LedgerEntry::Task(TaskEntry { at_secs, task, verdict, attempts, grants })
+    }
 }
 
 /// Appends an entry and returns the digest for its column.
@@ -154,7 +163,7 @@ mod tests {
     use std::sync::Arc;
 
     use proptest::prelude::*;
-    use talka_core::ids::{JobId, TaskId};
+    use talka_core::ids::JobId;
 
     use super::*;
 

@@ -4,6 +4,7 @@
 //! one. A row that was written once is read by every later version: a form may be added, never changed.
 
 mod entry;
+mod ledger;
 mod report;
 
 use talka_core::{
@@ -17,6 +18,7 @@ use talka_core::{
 
 pub(super) use self::{
     entry::{Entry, OutputForm, entry, put_entry},
+    ledger::{LedgerItem, LedgerItems, ledger_items, put_receipts, receipts},
     report::{output, put_output, put_report, report},
 };
 

@@ -9,7 +9,7 @@ use talka_core::{
 };
 
 use super::{
-    FILE,
+    FILE, ledger_read,
     read::{self, credit, entry},
     schema,
     write::join,
@@ -120,6 +120,7 @@ pub(super) fn check_connection(conn: &Connection) -> Result<Check, StoreError> {
             problems.extend(broken(&transaction, rule)?);
         }
     }
+    problems.extend(ledger_read::problems(&transaction)?);
     let (audit, of_jobs) = sums(&transaction)?;
     problems.extend(of_jobs);
     problems.extend(audit.differences.iter().take(NAMED_MAX).map(|difference| {

@@ -61,7 +61,7 @@ fn weights(conn: &Connection) -> Result<BTreeMap<PeerNo, Weight>, StoreError> {
 fn jobs(conn: &Connection) -> Result<Jobs, StoreError> {
     let mut statement = conn.prepare(
         "SELECT job_id, request, submitter, spec, submitted, state, ended, \
-         cursor, low, done, failed, attempts, credit, nanos, paused, priority, numbers, provisional, revoked FROM job JOIN shard USING(job_id)",
+         cursor, low, done, failed, attempts, credit, nanos, paused, priority, numbers, provisional, revoked, signature FROM job JOIN shard USING(job_id)",
     )?;
     let mut rows = statement.query([])?;
     let mut jobs = Jobs::new();
@@ -87,7 +87,8 @@ fn job_row(row: &Row<'_>) -> Result<JobRow, StoreError> {
         .ok_or_else(|| StoreError::damaged(format!("the state of job {job}")))?;
     let priority =
         Priority::new(row.get(15)?).map_err(|_| StoreError::damaged(format!("the priority of job {job}")))?;
-    let submission = Submission { request: row.get(1)?, submitter: PeerId::new(row.get(2)?), spec };
+    let (request, submitter, signature) = (row.get(1)?, PeerId::new(row.get(2)?), row.get(19)?);
+    let submission = Submission { request, submitter, spec, signature };
     Ok(JobRow {
         job,
         submission: Arc::new(submission),

@@ -26,6 +26,8 @@ mod backup;
 mod check;
 mod error;
 mod key;
+mod ledger;
+mod ledger_read;
 mod load;
 mod lock;
 mod read;
@@ -82,6 +84,7 @@ pub struct SqliteStore {
     conn: Connection,
     readers: Arc<Readers>,
     claim: Claim,
+    ledger: ledger::Ledger,
     last: Seq,
     poisoned: bool,
     /// Last, so that the database is closed when the next one may open it.
@@ -102,8 +105,9 @@ impl SqliteStore {
         conn.wal_checkpoint_v2(None::<&str>, CheckpointMode::TRUNCATE)?;
         schema::migrate(&mut conn)?;
         let (claim, last) = Claim::take(&mut conn, owner)?;
+        let ledger = ledger::Ledger::open(&mut conn)?;
         let readers = Arc::new(Readers::open(&path)?);
-        Ok(Self { conn, readers, claim, last, poisoned: false, _lock: lock })
+        Ok(Self { conn, readers, claim, ledger, last, poisoned: false, _lock: lock })
     }
 }
 
@@ -138,7 +142,7 @@ impl SqliteStore {
     fn try_commit(&mut self, seq: Seq, batch: &Batch) -> Result<(), StoreError> {
         if seq.is_new_after(self.last)? {
             let transaction = self.conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            write::apply(&transaction, &self.claim, seq, batch)?;
+            write::apply(&transaction, &self.claim, &mut self.ledger, seq, batch)?;
             transaction.commit()?;
             self.last = seq;
         }

@@ -11,21 +11,24 @@ use std::{
 
 use rusqlite::{Connection, OpenFlags, Row, params};
 use talka_core::{
-    coordinator::{CreditDelta, FinalOutput, FinalRow},
+    coordinator::{CreditDelta, FinalOutput, FinalRow, SignedReceipts},
     ids::{JobId, PeerId, PeerNo, ResultDigest, TaskId},
+    ledger::{Frontier, TreeHash},
     limits,
+    quantities::Credit,
 };
 
 use super::{
     backup,
     error::InRow,
     key::{task_key, task_keys, task_of},
+    ledger, ledger_read,
     load::blob,
     trust,
     write::join,
 };
 use crate::store::{
-    Audit, Backup, Reader, StoreError,
+    Audit, Backup, PeerStanding, Reader, StoreError,
     audit::LedgerSum,
     packed::{self, Entry, OutputForm},
 };
@@ -135,6 +138,34 @@ impl Reader for Readers {
 
     fn audit(&self) -> Result<Audit, StoreError> {
         self.with(audit)
+    }
+
+    fn ledger(&self) -> Result<Frontier, StoreError> {
+        self.with(|conn| Ok(ledger::frontier(conn)?.unwrap_or_default()))
+    }
+
+    fn ledger_entries(&self, from: u64, limit: u32) -> Result<Vec<Vec<u8>>, StoreError> {
+        self.with(|conn| ledger_read::entries(conn, from, limit))
+    }
+
+    fn ledger_tiles(&self, from: u64, count: u64) -> Result<Vec<TreeHash>, StoreError> {
+        self.with(|conn| ledger_read::tiles(conn, from, count))
+    }
+
+    fn ledger_place(&self, task: TaskId) -> Result<Option<u64>, StoreError> {
+        self.with(|conn| ledger_read::place(conn, task))
+    }
+
+    fn receipts(&self, task: TaskId) -> Result<Vec<SignedReceipts>, StoreError> {
+        self.with(|conn| ledger_read::receipts(conn, task))
+    }
+
+    fn standings(&self) -> Result<Vec<PeerStanding>, StoreError> {
+        self.with(ledger_read::standings)
+    }
+
+    fn credit_days(&self, from: u64) -> Result<Vec<(PeerNo, u64, Credit)>, StoreError> {
+        self.with(|conn| ledger_read::days(conn, from))
     }
 
     fn backup(&self, to: &Path) -> Result<Backup, StoreError> {

@@ -4,9 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 use talka_core::{
-    coordinator::{
-        Batch, CreditDelta, FinalOutput, FinalRow, JobRow, LeaseRow, PendingRow, ShardRow, Standing,
-    },
+    coordinator::{Batch, FinalOutput, FinalRow, JobRow, LeaseRow, PendingRow, ShardRow, Standing},
     ids::{AttemptId, JobId, LeaseId, PeerId, PeerNo, ResultDigest, TaskId},
     precedence::Weight,
     quantities::{Credit, Timestamp},
@@ -14,6 +12,7 @@ use talka_core::{
 
 use super::{
     key::{block_of, task_key, task_keys},
+    ledger::{self, Ledger, Revoked},
     trust,
 };
 use crate::store::{Seq, StoreError, packed};
@@ -41,6 +40,7 @@ impl Claim {
 pub(super) fn apply(
     transaction: &Transaction<'_>,
     claim: &Claim,
+    ledger: &mut Ledger,
     seq: Seq,
     batch: &Batch,
 ) -> Result<(), StoreError> {
@@ -63,11 +63,13 @@ pub(super) fn apply(
     writer.open_leases(batch.leases_opened.values().map(AsRef::as_ref))?;
     writer.close_leases(&batch.leases_closed)?;
     writer.clear(&batch.cleared)?;
-    writer.revoke(&batch.revoked)?;
+    let revoked = writer.revoke(&batch.revoked)?;
     writer.add_pending(&batch.pending)?;
     writer.add_finals(&batch.finals)?;
     trust::write(transaction, batch)?;
-    writer.add_credit(&batch.credit)?;
+    writer.add_credit(ledger, batch)?;
+    ledger.append(transaction, batch, revoked)?;
+    ledger.add_receipts(transaction, &batch.receipts)?;
     // Last, so that it also clears away what this batch opened.
     for (job, (state, ended)) in &batch.ended {
         writer.end_job(*job, *state as u8, ended.millis())?;
@@ -95,8 +97,9 @@ impl Writer<'_> {
         let spec = serde_json::to_string(&submission.spec)
             .map_err(|error| StoreError::refused(format!("job {job}: {error}")))?;
         let ended = row.ended.map(Timestamp::millis);
-        self.conn.prepare_cached("INSERT INTO job VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)")?.execute(
-            params![
+        self.conn
+            .prepare_cached("INSERT INTO job VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)")?
+            .execute(params![
                 job,
                 submission.request,
                 submission.submitter.as_bytes(),
@@ -105,9 +108,9 @@ impl Writer<'_> {
                 row.state as u8,
                 ended,
                 row.standing.paused,
-                row.standing.priority.get()
-            ],
-        )?;
+                row.standing.priority.get(),
+                submission.signature
+            ])?;
         self.conn
             .prepare_cached(
                 "INSERT INTO shard VALUES(?1, ?1, 0, ?2, 0, 0, 0, 0, 0, 0, 0, ?3, ?4, ?5, 0, 0, 0)",
@@ -207,10 +210,12 @@ impl Writer<'_> {
         Ok(())
     }
 
-    /// Tasks that became final in the same batch are not there yet, or no more.
-    fn revoke(&self, tasks: &BTreeSet<TaskId>) -> Result<(), StoreError> {
+    /// Opens final tasks again; returns what the ledger says about that. Tasks that became final in the same batch are
+    /// not there yet, or no more.
+    fn revoke(&self, tasks: &BTreeSet<TaskId>) -> Result<Vec<Revoked>, StoreError> {
+        let mut revoked = Vec::new();
         if tasks.is_empty() {
-            return Ok(());
+            return Ok(revoked);
         }
         let mut revoke = self.conn.prepare_cached("DELETE FROM task_final WHERE task_id = ?1")?;
         let mut drop_output = self.conn.prepare_cached("DELETE FROM output WHERE task_id = ?1")?;
@@ -221,13 +226,14 @@ impl Writer<'_> {
             self.conn.prepare_cached("DELETE FROM final_block WHERE block = ?1 AND finals = 0")?;
         for task in tasks {
             let key = task_key(*task)?;
+            revoked.extend(ledger::supersede(self.conn, *task)?);
             let removed = revoke.execute([key])?;
             drop_output.execute([key])?;
             drop_word.execute([key])?;
             count.execute(params![block_of(key), removed])?;
             drop_block.execute([block_of(key)])?;
         }
-        Ok(())
+        Ok(revoked)
     }
 
     fn add_finals(&self, rows: &[FinalRow]) -> Result<(), StoreError> {
@@ -271,19 +277,31 @@ impl Writer<'_> {
         Ok(())
     }
 
-    fn add_credit<'a>(
-        &self,
-        deltas: impl IntoIterator<Item = (&'a PeerNo, &'a CreditDelta)>,
-    ) -> Result<(), StoreError> {
+    fn add_credit(&self, ledger: &mut Ledger, batch: &Batch) -> Result<(), StoreError> {
         let mut add = self.conn.prepare_cached(
-            "INSERT INTO credit AS old VALUES(?1, ?2, ?3, ?4, ?5) ON CONFLICT(peer) DO UPDATE SET \
+            "INSERT INTO credit AS old VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) \
+             ON CONFLICT(peer) DO UPDATE SET \
              credit = old.credit + excluded.credit + (old.nanos + excluded.nanos) / 1000000000, \
              nanos = (old.nanos + excluded.nanos) % 1000000000, \
-             validated = old.validated + excluded.validated, invalid = old.invalid + excluded.invalid",
+             validated = old.validated + excluded.validated, invalid = old.invalid + excluded.invalid, \
+             average = excluded.average, averaged = excluded.averaged, \
+             day = excluded.day, day_credit = excluded.day_credit, day_nanos = excluded.day_nanos",
         )?;
-        for (peer, delta) in deltas {
-            let (credit, nanos) = split(delta.credit)?;
-            add.execute(params![peer.get(), credit, nanos, delta.validated, delta.invalid])?;
+        for (peer, delta) in &batch.credit {
+            let recent = ledger.grant(self.conn, batch.at, *peer, delta)?;
+            let ((credit, nanos), (day_credit, day_nanos)) = (split(delta.credit)?, split(recent.of_day)?);
+            add.execute(params![
+                peer.get(),
+                credit,
+                nanos,
+                delta.validated,
+                delta.invalid,
+                recent.average.per_day,
+                recent.average.at_secs,
+                recent.day,
+                day_credit,
+                day_nanos
+            ])?;
         }
         Ok(())
     }
@@ -312,7 +330,7 @@ fn must_exist(changed: usize, job: JobId) -> Result<(), StoreError> {
 const NANOS: i128 = 1_000_000_000;
 
 /// Credit as its two columns. The billionths are never negative, so that sums carry one way only.
-fn split(credit: Credit) -> Result<(i64, i64), StoreError> {
+pub(super) fn split(credit: Credit) -> Result<(i64, i64), StoreError> {
     let whole = i64::try_from(credit.nanos().div_euclid(NANOS));
     let nanos = i64::try_from(credit.nanos().rem_euclid(NANOS));
     match (whole, nanos) {

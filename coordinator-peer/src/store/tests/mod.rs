@@ -11,6 +11,7 @@ use talka_core::{
         PendingRow, RecordRow, ShardRow, Snapshot, Standing, TaskVerdict,
     },
     ids::{AttemptId, InputDigest, JobId, OutcomeDigest, PeerId, PeerNo, ResultDigest, TaskId},
+    ledger::{Frontier, Replay, leaf_hash},
     limits,
     outcome::{Exit, Output},
     placement::{Admission, InviteId},
@@ -80,6 +81,7 @@ conformance! {
     a_page_of_results_is_bounded_in_rows_and_bytes
     credit_beyond_64_bits_is_exact
     a_reader_outlives_its_store
+    a_revoked_task_stays_in_the_log_and_may_be_final_again
 }
 
 fn commit(store: &mut dyn Store, batch: &Batch) {
@@ -161,6 +163,34 @@ fn compare(reader: &dyn Reader, model: &dyn Reader, jobs: u64) -> Result<(), Tes
     let audit = reader.audit().expect("readable");
     prop_assert!(audit.is_clean(), "{:?}", audit);
     prop_assert_eq!(audit, model.audit().expect("readable"));
+    compare_ledgers(reader, model, jobs)
+}
+
+fn compare_ledgers(reader: &dyn Reader, model: &dyn Reader, jobs: u64) -> Result<(), TestCaseError> {
+    let log = reader.ledger().expect("readable");
+    prop_assert_eq!(&log, &model.ledger().expect("readable"));
+    let (mut read, mut tiles) = (Frontier::default(), vec![]);
+    while read.size() < log.size() {
+        let page = reader.ledger_entries(read.size(), 7).expect("readable");
+        prop_assert_eq!(&page, &model.ledger_entries(read.size(), 7).expect("readable"));
+        tiles.extend(page.iter().filter_map(|entry| read.append(leaf_hash(entry))));
+        prop_assert!(!page.is_empty());
+    }
+    prop_assert_eq!(read, log);
+    prop_assert_eq!(reader.ledger_tiles(0, 100).expect("readable"), tiles);
+    for job in (1..=jobs).map(JobId::new) {
+        for row in reader.results(job, 0, 1000, false).expect("readable") {
+            let place = reader.ledger_place(row.task).expect("readable");
+            prop_assert_eq!(place, model.ledger_place(row.task).expect("readable"));
+            prop_assert!(place.is_some());
+            prop_assert_eq!(
+                reader.receipts(row.task).expect("readable"),
+                model.receipts(row.task).expect("readable")
+            );
+        }
+    }
+    prop_assert_eq!(reader.standings().expect("readable"), model.standings().expect("readable"));
+    prop_assert_eq!(reader.credit_days(0).expect("readable"), model.credit_days(0).expect("readable"));
     Ok(())
 }
 
@@ -455,6 +485,61 @@ fn a_page_of_results_is_bounded_in_rows_and_bytes<E: Engine>(make: impl Fn() -> 
     assert_eq!(page(5, 100, true), [0u64; 0]);
     assert_eq!(page(0, u32::MAX, false), [0, 1, 2, 3, 4]);
     assert_eq!(page(u64::MAX, 1, false), [0u64; 0]);
+}
+
+fn a_revoked_task_stays_in_the_log_and_may_be_final_again<E: Engine>(make: impl Fn() -> E) {
+    let engine = make();
+    let mut store = engine.open();
+    let peer = PeerRow { no: PeerNo::new(0), id: PeerId::new([5; 32]) };
+    let grant = |nanos| {
+        let credit = Credit::from_nanos(nanos);
+        Grant { peer: peer.no, number: 1, agreed: true, credit }
+    };
+    let row =
+        |nanos| FinalRow { grants: vec![grant(nanos)], ..final_row(1, FinalOutput::Inline(Arc::default())) };
+    let credit = |nanos| -> std::collections::BTreeMap<_, _> {
+        [(peer.no, CreditDelta { credit: Credit::from_nanos(nanos), ..CreditDelta::default() })].into()
+    };
+    let shards = |done| [(JobId::new(1), ShardRow { cursor: 3, done, ..ShardRow::default() })].into();
+    let at = |secs: u64| Timestamp::from_millis(secs * 1000);
+    let revoked = || [task(1), task(2)].into();
+    commit(store.as_mut(), &Batch { peers: vec![peer], ..job(3) });
+    commit(
+        store.as_mut(),
+        &Batch { credit: credit(5), shards: shards(1), at: at(10), ..finals(vec![row(5)]) },
+    );
+    let first = store.reader().ledger().expect("readable");
+    // Task 2 became final and was revoked within one round, so nothing is known of it.
+    let batch =
+        Batch { revoked: revoked(), credit: credit(-5), shards: shards(0), at: at(20), ..Batch::default() };
+    commit(store.as_mut(), &batch);
+    assert_eq!(store.reader().result(task(1)).expect("readable"), None);
+    assert_eq!(store.reader().ledger_place(task(1)).expect("readable"), None);
+    drop(store);
+    let mut store = engine.open();
+    assert_eq!(store.load().expect("readable").jobs[0].open, [0, 1, 2]);
+    commit(
+        store.as_mut(),
+        &Batch { credit: credit(4), shards: shards(1), at: at(30), ..finals(vec![row(4)]) },
+    );
+    // In one batch: final in another way.
+    let batch = Batch { revoked: revoked(), credit: credit(-1), at: at(40), ..finals(vec![row(3)]) };
+    commit(store.as_mut(), &batch);
+
+    let reader = store.reader();
+    let (log, mut replay) = (reader.ledger().expect("readable"), Replay::default());
+    for entry in reader.ledger_entries(0, 100).expect("readable") {
+        replay.apply(&entry).expect("fits");
+    }
+    assert_eq!((replay.size(), replay.root(), log.size()), (log.size(), log.root(), 6));
+    assert_eq!(replay.peers()[&peer.no].credit.nanos(), 3);
+    assert_eq!(reader.credit().expect("readable")[0].1.credit.nanos(), 3);
+    assert_eq!(reader.ledger_place(task(1)).expect("readable"), Some(5));
+    let mut start = Frontier::default();
+    for entry in reader.ledger_entries(0, 2).expect("readable") {
+        start.append(leaf_hash(&entry));
+    }
+    assert_eq!(start, first, "what was there before is unchanged");
 }
 
 fn credit_beyond_64_bits_is_exact<E: Engine>(make: impl Fn() -> E) {

@@ -8,15 +8,17 @@ use std::{collections::BTreeMap, sync::Arc};
 use talka_core::{
     coordinator::{
         Batch, FinalOutput, FinalRow, Grant, JobRow, LeaseItem, LeaseRow, PeerRow, PendingOutput,
-        PendingReport, PendingRow, ShardRow, Standing, TaskVerdict,
+        PendingReport, PendingRow, ShardRow, SignedReceipts, Standing, TaskVerdict,
     },
     ids::{
         AttemptId, BlobHash, InputDigest, JobId, LeaseId, OutcomeDigest, PeerId, PeerNo, ResultDigest, TaskId,
     },
     job::{BlobRef, CLOCK_SECS_DEFAULT, Inputs, JobState, RawJobSpec, Submission, TaskLimits},
+    ledger::Names,
     outcome::{Exit, Limit, NoResult, Output, Trap},
     precedence::{Priority, Weight},
     quantities::{Bytes, Credit, Fuel, Timestamp},
+    signing::Receipt,
 };
 
 /// The grid.
@@ -28,6 +30,7 @@ pub(in crate::store) struct World {
     pub(in crate::store) submitted: u64,
     leases: BTreeMap<LeaseId, JobId>,
     next_lease: u64,
+    batches: u64,
     batch: Batch,
 }
 
@@ -67,7 +70,8 @@ pub(in crate::store) fn job_row(job: JobId, tasks: u64) -> JobRow {
     };
     let spec = spec.validate().expect("valid");
     let standing = Standing { paused: false, priority: spec.priority() };
-    let submission = Submission { request: [7; 16], submitter: PeerId::new([9; 32]), spec };
+    let submission =
+        Submission { request: [7; 16], submitter: PeerId::new([9; 32]), spec, signature: Some([8; 64]) };
     JobRow {
         job,
         submission: Arc::new(submission),
@@ -93,6 +97,7 @@ impl World {
                 0 => self.end_job(pick / 8),
                 1..=3 => self.steer(pick / 8),
                 4 => self.weigh(pick / 8),
+                5 => self.name(pick / 8),
                 _ => {}
             },
         }
@@ -103,6 +108,9 @@ impl World {
         for reports in self.jobs.values_mut().flat_map(|job| job.open.values_mut()).flatten() {
             reports.2 = true;
         }
+        self.batches += 1;
+        // Eleven hours apart, so that there are several days.
+        self.batch.at = Timestamp::from_millis(1_790_000_000_000 + self.batches * 40_000_000);
         std::mem::take(&mut self.batch)
     }
 
@@ -171,7 +179,21 @@ impl World {
                 output,
             },
         };
-        self.batch.pending.insert(AttemptId { task, number }, PendingRow { peer, report });
+        let attempt = AttemptId { task, number };
+        let receipt = Receipt {
+            attempt,
+            outcome: OutcomeDigest::new([pick as u8; 32]),
+            fuel: Fuel::new(pick),
+            resumed: pick.is_multiple_of(3),
+        };
+        match self.batch.receipts.last_mut() {
+            Some(signed) if signed.peer == peer => signed.receipts.push(receipt),
+            _ => {
+                let signature = [pick as u8; 64];
+                self.batch.receipts.push(SignedReceipts { peer, signature, receipts: vec![receipt] });
+            }
+        }
+        self.batch.pending.insert(attempt, PendingRow { peer, report });
         self.touch(task.job);
     }
 
@@ -226,6 +248,12 @@ impl World {
         let Some(peer) = self.peer(pick) else { return };
         let weight = Weight::new(pick / 3 % 4 + 1).expect("in range");
         self.batch.weights.insert(peer, weight);
+    }
+
+    fn name(&mut self, pick: u64) {
+        let Some(peer) = self.peer(pick) else { return };
+        let names = Names::new(&format!("owner {}", pick % 5), &"team".repeat((pick % 3) as usize));
+        self.batch.names.insert(peer, names.expect("plain"));
     }
 
     fn touch(&mut self, id: JobId) {

@@ -243,7 +243,7 @@ fn jobs_beyond_the_limit_are_refused_until_one_ends() {
         let mut request = [0; 16];
         request[..8].copy_from_slice(&number.to_le_bytes());
         let spec = crate::job::tests::spec(1, 1);
-        crate::job::Submission { request, submitter: super::grid::peer(9), spec }
+        crate::job::Submission { request, submitter: super::grid::peer(9), spec, signature: None }
     };
     let now = grid.now;
     for number in 0..limits::ACTIVE_JOBS_MAX {

@@ -343,7 +343,7 @@ impl Grid {
         self.requests += 1;
         let spec: JobSpec = new.raw.validate().expect("a valid job");
         let request = [new.request.unwrap_or(self.requests); 16];
-        let submission = Submission { request, submitter: peer(new.submitter), spec };
+        let submission = Submission { request, submitter: peer(new.submitter), spec, signature: None };
         let job = self.event(|coordinator, now, fx| coordinator.on_submit(now, submission, fx))?;
         self.job = job;
         Ok(job)

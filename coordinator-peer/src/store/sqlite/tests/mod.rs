@@ -55,7 +55,7 @@ fn a_store_of_a_newer_version_is_refused_and_untouched() {
     drop(conn);
     let before = fs::read(&path).expect("a file");
     let error = open(dir.path()).expect_err("too new");
-    assert!(matches!(error, StoreError::NewerSchema { found: 99, known: 5, .. }), "{error:?}");
+    assert!(matches!(error, StoreError::NewerSchema { found: 99, known: 6, .. }), "{error:?}");
     assert_eq!(fs::read(&path).expect("a file"), before);
 }
 
@@ -185,7 +185,82 @@ fn a_check_names_what_is_wrong_between_the_tables() {
     check("UPDATE pending SET peer = 99999", "unknown peer");
     check("UPDATE job SET ended = 1 WHERE ended IS NULL", "of a job that has ended");
     check("INSERT INTO output SELECT 1 << 32 | 0xfffffff, x'00'", "of no final task");
+    check(
+        "UPDATE task_final SET digest = zeroblob(32) WHERE digest IS NOT NULL",
+        "the ledger is said to have",
+    );
+    check("UPDATE ledger SET at = at + 1", "the ledger is said to have");
+    check("INSERT INTO ledger_tile VALUES(0, zeroblob(32))", "tile 0 of the ledger");
+    check(
+        "DELETE FROM ledger WHERE first = (SELECT max(first) FROM ledger)",
+        "but the ledger has entries of",
+    );
     check("DELETE FROM shard WHERE job_id IN (SELECT task_id >> 32 FROM task_final)", "there is no such job");
+}
+
+#[test]
+fn what_was_final_before_there_was_a_ledger_joins_it_at_the_next_start() {
+    let (dir, _) = filled();
+    let store = open(dir.path()).expect("a store");
+    store
+        .conn
+        .execute_batch(
+            "DELETE FROM ledger; DELETE FROM ledger_block; DELETE FROM ledger_tile; \
+             UPDATE ledger_state SET size = 0, peaks = NULL",
+        )
+        .expect("valid");
+    drop(store);
+    let problems = super::check(dir.path()).expect("readable").problems;
+    assert_eq!(problems, ["the final tasks are not in the ledger yet: start the coordinator once"]);
+    let mut store = open(dir.path()).expect("a store");
+    let sound = super::check(dir.path()).expect("readable");
+    assert_eq!(sound.problems, [""; 0]);
+    let adopted = store.reader().ledger().expect("readable");
+    assert!(adopted.size() > sound.audit.finals && sound.audit.finals > 0, "{adopted:?}");
+    let peer =
+        talka_core::coordinator::PeerRow { no: talka_core::ids::PeerNo::new(900), id: PeerId::new([9; 32]) };
+    let batch = Batch { peers: vec![peer], ..Batch::default() };
+    store.commit(store.last_seq().next(), &batch).expect("a commit");
+    drop(store);
+    let store = open(dir.path()).expect("a store");
+    assert_eq!(store.reader().ledger().expect("readable").size(), adopted.size() + 1);
+    assert_eq!(super::check(dir.path()).expect("readable").problems, [""; 0]);
+}
+
+#[test]
+fn old_receipts_go_when_there_are_too_many() {
+    let (dir, _) = filled();
+    let mut store = open(dir.path()).expect("a store");
+    // As many as are kept, in messages of the usual size.
+    let per_message = 1 << 10;
+    let receipt = |message: u64, place: u64| {
+        let index = message * per_message + place;
+        let task = talka_core::ids::TaskId { job: talka_core::ids::JobId::new(9), index };
+        talka_core::signing::Receipt {
+            attempt: talka_core::ids::AttemptId { task, number: 1 },
+            outcome: talka_core::ids::OutcomeDigest::new([1; 32]),
+            fuel: talka_core::quantities::Fuel::new(5),
+            resumed: false,
+        }
+    };
+    let messages = talka_core::limits::RECEIPTS_KEPT / per_message;
+    for part in 0..messages / 64 + 1 {
+        let signed = |message| talka_core::coordinator::SignedReceipts {
+            peer: talka_core::ids::PeerNo::new(0),
+            signature: [7; 64],
+            receipts: (0..per_message).map(|place| receipt(message, place)).collect(),
+        };
+        let receipts = (part * 64..(part + 1) * 64).map(signed).collect();
+        store.commit(store.last_seq().next(), &Batch { receipts, ..Batch::default() }).expect("a commit");
+    }
+    let count = |sql: &str| store.conn.query_row(sql, [], |row| row.get::<_, u64>(0)).expect("a number");
+    let kept = count("SELECT count(*) FROM receipt");
+    assert!((messages - 1..=messages + 1).contains(&kept), "{kept} of {messages}");
+    assert_eq!(count("SELECT count(*) FROM receipt_block WHERE first NOT IN (SELECT first FROM receipt)"), 0);
+    let task = receipt(messages, 5).attempt.task;
+    let reader = store.reader();
+    assert_eq!(reader.receipts(task).expect("readable")[0].receipts.len() as u64, per_message);
+    assert!(reader.receipts(receipt(0, 5).attempt.task).expect("readable").is_empty());
 }
 
 #[test]

@@ -1,0 +1,138 @@
+//! Whether a worker signed what it reports.
+//!
+//! Reports without the signature that belongs to them are not taken, so that whatever earns credit can be shown to
+//! have been claimed. The signature is over what the reports digest to, not over what they say that they do.
+
+use std::collections::HashMap;
+
+use talka_core::{
+    coordinator::{Coordinator, Report, ReportOutcome, ReportOutput},
+    digest::outcome_digest,
+    ids::{BlobHash, JobId, PeerId},
+    ledger::TreeHash,
+    limits,
+    signing::{Receipt, receipts_root, receipts_statement},
+};
+use talka_peer::identity::{Signature, verify};
+use talka_proto::convert::InvalidMessage;
+
+use crate::reactor::{Handle, Stopped};
+
+/// What a worker signed with one message of reports.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Signed {
+    pub(crate) signature: [u8; 64],
+    pub(crate) receipts: Vec<Receipt>,
+}
+
+/// Why reports are not taken.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Unsigned {
+    /// The worker breaks the protocol.
+    #[error(transparent)]
+    Message(#[from] InvalidMessage),
+    /// There is nobody to ask.
+    #[error(transparent)]
+    Stopped(#[from] Stopped),
+}
+
+/// Checks the reports of one worker.
+#[derive(Debug)]
+pub(crate) struct Checker {
+    pub(crate) coordinator: PeerId,
+    pub(crate) worker: PeerId,
+    bundles: HashMap<JobId, BlobHash>,
+}
+
+impl Checker {
+    pub(crate) fn new(coordinator: PeerId, worker: PeerId) -> Self {
+        Self { coordinator, worker, bundles: HashMap::new() }
+    }
+
+    /// What the worker signed; `None` when nothing was executed.
+    pub(crate) async fn check(
+        &mut self,
+        reactor: &Handle,
+        reports: &[Report],
+        signature: &[u8],
+    ) -> Result<Option<Signed>, Unsigned> {
+        let mut receipts = Vec::with_capacity(reports.len());
+        let mut leaves = Vec::with_capacity(reports.len());
+        for report in reports {
+            let ReportOutcome::Execution { input, exit, fuel, resumed, output } = &report.outcome else {
+                continue;
+            };
+            let bundle = self.bundle(reactor, report.attempt.task.job).await?;
+            let outcome = match output {
+                ReportOutput::Inline(output) => outcome_digest(bundle, *input, *exit, output),
+                ReportOutput::Remote { digest, .. } => *digest,
+            };
+            let receipt = Receipt { attempt: report.attempt, outcome, fuel: *fuel, resumed: *resumed };
+            leaves.push(receipt.leaf(bundle));
+            receipts.push(receipt);
+        }
+        if receipts.is_empty() {
+            return Ok(None);
+        }
+        let signature = self.verify(leaves, signature)?;
+        Ok(Some(Signed { signature, receipts }))
+    }
+
+    fn verify(&self, leaves: Vec<TreeHash>, signature: &[u8]) -> Result<[u8; 64], InvalidMessage> {
+        let bad = || InvalidMessage::new("signature", "not the worker's under these reports");
+        let signature: [u8; 64] = signature.try_into().map_err(|_| bad())?;
+        let count = leaves.len() as u64;
+        let statement = receipts_statement(self.coordinator, self.worker, count, receipts_root(leaves));
+        verify(self.worker, statement.as_bytes(), &Signature::new(signature)).map_err(|_| bad())?;
+        Ok(signature)
+    }
+
+    /// Workers are told of a job before they report on it, so an honest one names none that is unknown.
+    async fn bundle(&mut self, reactor: &Handle, job: JobId) -> Result<BlobHash, Unsigned> {
+        if let Some(bundle) = self.bundles.get(&job) {
+            return Ok(*bundle);
+        }
+        let question =
+            move |coordinator: &Coordinator| Some(coordinator.job(job).ok()?.submission.spec.bundle.hash);
+        let bundle = reactor.ask(question).await?;
+        let bundle = bundle.ok_or_else(|| InvalidMessage::new("job", "there is no such job"))?;
+        if self.bundles.len() >= limits::ACTIVE_JOBS_MAX {
+            self.bundles.clear();
+        }
+        self.bundles.insert(job, bundle);
+        Ok(bundle)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use talka_core::ledger::leaf_hash;
+    use talka_peer::identity::Identity;
+
+    use super::*;
+
+    #[test]
+    fn only_the_workers_own_signature_under_these_very_reports_will_do() {
+        let (worker, other) = (Identity::ephemeral(), Identity::ephemeral());
+        let [here, there] = [1, 2].map(|byte| PeerId::new([byte; 32]));
+        let leaves: Vec<TreeHash> = [b"a", b"b", b"c"].iter().map(|text| leaf_hash(*text)).collect();
+        let sign = |by: &Identity, to: PeerId, leaves: &[TreeHash]| {
+            let root = receipts_root(leaves.iter().copied());
+            let statement = receipts_statement(to, by.peer_id(), leaves.len() as u64, root);
+            by.sign(statement.as_bytes()).as_bytes().to_vec()
+        };
+        let swapped = [leaves[1], leaves[0], leaves[2]];
+        let checker = Checker::new(here, worker.peer_id());
+        for (signature, ok) in [
+            (sign(&worker, here, &leaves), true),
+            (sign(&worker, there, &leaves), false),
+            (sign(&other, here, &leaves), false),
+            (sign(&worker, here, &swapped), false),
+            (sign(&worker, here, &leaves[..2]), false),
+            (vec![], false),
+            (vec![0; 64], false),
+        ] {
+            assert_eq!(checker.verify(leaves.clone(), &signature).is_ok(), ok);
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! What workers sign and refuse: nothing here decides about results.
+
+use super::{Coordinator, SignedReceipts, effects::Effects, task::AttemptState};
+use crate::{
+    ids::{AttemptId, JobId, SessionId, TaskId},
+    ledger::Names,
+    quantities::Timestamp,
+    signing::Receipt,
+};
+
+impl Coordinator {
+    /// What a worker signed about reports that are about to be taken, to be kept with them. The signature was
+    /// checked. To be called before [`Coordinator::on_reports`].
+    ///
+    /// Only as many receipts are kept as the worker has work for, twice over: a worker could otherwise make up
+    /// attempts to push out those of others.
+    pub fn on_receipts(
+        &mut self,
+        session: SessionId,
+        signature: [u8; 64],
+        receipts: Vec<Receipt>,
+        fx: &mut Effects,
+    ) {
+        let Some(peer) = self.sessions.get(&session).copied() else { return };
+        let expected = receipts.iter().filter(|receipt| self.is_open(receipt.attempt, peer)).count();
+        if expected * 2 >= receipts.len() && expected > 0 {
+            fx.batch.receipts.push(SignedReceipts { peer, signature, receipts });
+        }
+    }
+
+    /// What a worker says that its owner and team are called.
+    pub fn on_names(&mut self, now: Timestamp, session: SessionId, names: Names, fx: &mut Effects) {
+        if let Some(peer) = self.sessions.get(&session) {
+            fx.batch.names.insert(*peer, names);
+            fx.batch.at = now;
+        }
+    }
+
+    /// A worker does not run these jobs, because it does not trust who submitted them: what it holds of them goes to
+    /// others at once, and it is given nothing more of them in this session.
+    pub fn on_refused(&mut self, now: Timestamp, session: SessionId, jobs: &[JobId], fx: &mut Effects) {
+        let Some(peer) = self.sessions.get(&session).copied() else { return };
+        self.shares.set_now(now);
+        for id in jobs {
+            let Some(worker) = self.workers.get_mut(&peer) else { return };
+            // A worker can refuse what it was told of, and no more.
+            if !worker.told.contains(id) || !worker.refused.insert(*id) {
+                continue;
+            }
+            let leases = worker.leases.iter().filter_map(|lease| Some(self.leases.get(lease)?.row.clone()));
+            for row in leases.filter(|row| row.job == *id).collect::<Vec<_>>() {
+                for item in &row.items {
+                    let task = TaskId { job: row.job, index: item.index };
+                    let attempt = AttemptId { task, number: item.number };
+                    if self.is_open(attempt, peer) {
+                        self.set_state(attempt, AttemptState::Gone, fx);
+                        self.evaluate(now, task, fx);
+                    }
+                }
+            }
+        }
+        self.pump(now, peer, fx);
+        self.feed(now, fx);
+    }
+}
