@@ -110,8 +110,9 @@ pub struct OwnerKey(u64);
 impl OwnerKey {
     /// The owner of that name; none for an empty one.
     pub fn of(name: &str) -> Option<Self> {
-        let [a, b, c, d, e, f, g, h, ..] = *blake3::hash(name.as_bytes()).as_bytes();
-        (!name.is_empty()).then_some(Self(u64::from_le_bytes([a, b, c, d, e, f, g, h])))
+        let hash = blake3::hash(name.as_bytes());
+        let first = hash.as_bytes().first_chunk::<8>().filter(|_| !name.is_empty())?;
+        Some(Self(u64::from_le_bytes(*first)))
     }
 }
 

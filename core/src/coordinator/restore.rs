@@ -101,7 +101,7 @@ impl Coordinator {
         for (attempt, row) in snapshot.provisional {
             let index = attempt.task.index;
             let ordinal = self.trust.ordinal(policy, attempt.task, attempt.number, last_number);
-            let Some((peer, word)) = Word::restored(attempt.number, ordinal, row) else { continue };
+            let Some((peer, word)) = Word::restored(attempt.number, ordinal, &row) else { continue };
             // It was being checked.
             if touched.contains(&index) {
                 job.open.insert(index, word.as_task(peer, last_number));

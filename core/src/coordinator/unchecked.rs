@@ -40,7 +40,7 @@ impl Word {
     }
 
     /// The inverse of its row; `None` for a row that is no vote.
-    pub(super) fn restored(number: u32, ordinal: u32, row: PendingRow) -> Option<(PeerNo, Self)> {
+    pub(super) fn restored(number: u32, ordinal: u32, row: &PendingRow) -> Option<(PeerNo, Self)> {
         let PendingReport::Execution { outcome, input, exit, fuel, resumed, .. } = row.report else {
             return None;
         };
