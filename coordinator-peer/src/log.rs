@@ -53,13 +53,12 @@ impl Subtrees for Log<'_> {
     type Error = StoreError;
 
     fn subtree(&mut self, level: u32, index: u64) -> Result<TreeHash, StoreError> {
-        let (hashes, first, count) = match level.checked_sub(limits::LEDGER_TILE_BITS) {
-            Some(above) => (self.tiles()?, index << above, 1u64 << above),
-            None => {
-                let tile = (index << level) >> limits::LEDGER_TILE_BITS;
-                let within = (index << level) - (tile << limits::LEDGER_TILE_BITS);
-                (self.leaves(tile)?, within, 1u64 << level)
-            }
+        let (hashes, first, count) = if let Some(above) = level.checked_sub(limits::LEDGER_TILE_BITS) {
+            (self.tiles()?, index << above, 1u64 << above)
+        } else {
+            let tile = (index << level) >> limits::LEDGER_TILE_BITS;
+            let within = (index << level) - (tile << limits::LEDGER_TILE_BITS);
+            (self.leaves(tile)?, within, 1u64 << level)
         };
         let range = usize::try_from(first).ok().zip(usize::try_from(first + count).ok());
         let hashes = range.and_then(|(first, end)| hashes.get(first..end));

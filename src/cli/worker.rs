@@ -33,7 +33,7 @@ pub(crate) enum WorkerCommand {
     #[command(after_help = "Example:\n  talka worker start --ticket TICKET --cpus 2\n\n\
         Programs of strangers run in a sandbox: they can't read, write or connect to anything here.\n\
         With --json: one line {\"peer\"} when the coordinator has welcomed this worker.")]
-    Start(StartFlags),
+    Start(Box<StartFlags>),
     /// Show what the worker on this machine does, and why not more.
     #[command(after_help = "Example:\n  talka worker status\n\n\
         With --quiet: one word, paused, finishing, working, idle or disconnected.")]
@@ -129,7 +129,7 @@ struct ReadyView {
 impl WorkerCommand {
     pub(crate) async fn run(self, out: Out) -> anyhow::Result<ExitCode> {
         match self {
-            Self::Start(flags) => start(flags, out).await?,
+            Self::Start(flags) => start(*flags, out).await?,
             Self::Status(flags) => flags.status(out).await?,
             Self::Pause(flags) => flags.pause(out).await?,
             Self::Resume(flags) => flags.resume(out).await?,

@@ -11,6 +11,7 @@ use talka_core::{
     ids::{BlobHash, JobId, PeerId, PeerNo, TaskId},
     ledger::{Head, TreeHash, consistency, day_of, inclusion},
     limits,
+    quantities::Credit,
     signing::Receipt,
 };
 use talka_proto::{
@@ -63,7 +64,7 @@ impl Ledger for LedgerService {
         standings.sort_by_key(|standing| (std::cmp::Reverse(standing.total.credit), standing.id));
         let peers = standings.iter().map(|standing| {
             let (day, of_day) = standing.day;
-            let today = if day == today { of_day } else { Default::default() };
+            let today = if day == today { of_day } else { Credit::default() };
             wire::PeerCredit {
                 peer: id_bytes(standing.id.as_bytes()),
                 credit_nanos: credit_bytes(standing.total.credit),
@@ -98,12 +99,15 @@ impl Ledger for LedgerService {
             while from < to {
                 let limit = u32::try_from(to - from).unwrap_or(u32::MAX).min(ENTRIES_PER_MESSAGE);
                 let page = context.read(move |reader| reader.ledger_entries(from, limit)).await;
-                let ends = page.as_ref().map_or(true, Vec::is_empty);
+                if page.as_ref().is_ok_and(Vec::is_empty) {
+                    return;
+                }
                 from += page.as_ref().map_or(0, |page| page.len() as u64);
+                let failed = page.is_err();
                 let reply = page
                     .map(|page| wire::EntriesReply { entries: page.into_iter().map(Into::into).collect() });
                 // Whoever went away need not be told the rest.
-                if ends && reply.is_ok() || sender.send(reply).await.is_err() || ends {
+                if sender.send(reply).await.is_err() || failed {
                     return;
                 }
             }
@@ -140,14 +144,14 @@ impl Ledger for LedgerService {
             Status::not_found(format!("task {task} has no entry in the ledger: it is not final"))
         })?;
         let input = self.0.inputs.range(job, position);
-        let signers: Vec<PeerNo> = found.signed.iter().map(|signed| signed.peer).collect();
-        let names = move |coordinator: &Coordinator| -> Vec<Option<PeerId>> {
-            signers.iter().map(|no| coordinator.peer_id(*no)).collect()
+        let numbers: Vec<PeerNo> = found.signed.iter().map(|signed| signed.peer).collect();
+        let look_up = move |coordinator: &Coordinator| -> Vec<Option<PeerId>> {
+            numbers.iter().map(|no| coordinator.peer_id(*no)).collect()
         };
-        let names = self.0.reactor.ask(names).await?;
+        let names = self.0.reactor.ask(look_up).await?;
         let bundles = self.bundles(&found.signed).await?;
-        let named = found.signed.iter().zip(names).filter_map(|(signed, name)| Some((signed, name?)));
-        let workers = named.flat_map(|(signed, peer)| worker_receipts(signed, peer, task, &bundles));
+        let workers = found.signed.iter().zip(names).filter_map(|(signed, name)| Some((signed, name?)));
+        let workers = workers.flat_map(|(signed, peer)| worker_receipts(signed, peer, task, &bundles));
         Ok(Response::new(wire::ReceiptReply {
             head: Some(self.sign(found.size, found.root)),
             place: found.place,

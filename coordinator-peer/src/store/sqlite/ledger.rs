@@ -154,14 +154,13 @@ impl Ledger {
     /// Reads what it takes to append. In a store from before there was a ledger, all that is final joins it first.
     pub(super) fn open(conn: &mut Connection) -> Result<Self, StoreError> {
         let known = frontier(conn)?;
-        let frontier = match known {
-            Some(frontier) => frontier,
-            None => {
-                let transaction = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
-                let frontier = adopt(&transaction)?;
-                transaction.commit()?;
-                frontier
-            }
+        let frontier = if let Some(frontier) = known {
+            frontier
+        } else {
+            let transaction = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let frontier = adopt(&transaction)?;
+            transaction.commit()?;
+            frontier
         };
         let sql = "SELECT coalesce(max(first), 0) FROM receipt";
         let last: u64 = conn.query_row(sql, [], |row| row.get(0))?;
