@@ -1,6 +1,6 @@
 //! Who may stand beside whom: what a coordinator knows of where a peer comes from, and what its owner said of it.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// What the owner of a coordinator said of a peer.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

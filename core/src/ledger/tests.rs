@@ -1,3 +1,5 @@
+//! The encoding, the tree against a naive one, proofs, the replay, and what tampering does to them.
+
 use std::convert::Infallible;
 
 use proptest::prelude::*;

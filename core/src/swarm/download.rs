@@ -4,7 +4,8 @@
 //!   peers ask for the same pieces in the same order. Pieces that somebody waits for go before all others.
 //! * **Least busy provider**, at most [`limits::SWARM_REQUESTS_PER_PROVIDER`] requests to each. The *source* is spared:
 //!   it is asked for what nobody else has, and for other pieces only when nobody can be asked and nothing has come from
-//!   others for [`SOURCE_SPARED`].
+//!   others for [`SOURCE_SPARED`]. Whoever begins when others are there waits [`HEAD_START`] for what they have to say: a
+//!   blob of one piece would come from the source every time, because it is known to have it.
 //! * **Nobody is believed.** A request has a time and a minimum rate; who lets it lapse, or lacks what it said it has,
 //!   rests, each time longer. Who sends bytes that do not belong to the blob is out at once.
 //! * **Endgame**: when everything that is missing is on its way, what takes long is asked of a second provider as well.
@@ -24,6 +25,8 @@ use crate::{
 
 /// Time without a piece from others, after which the source is asked for what others have too.
 pub const SOURCE_SPARED: Duration = Duration::from_millis(500);
+/// Time that peers get to say what they have before the source is asked: a connection and a question.
+pub const HEAD_START: Duration = Duration::from_millis(50);
 /// Age of a request from which its piece is asked of a second provider in the endgame, if twice the time that requests
 /// usually take is less.
 const ENDGAME_AGE_MIN: Duration = Duration::from_millis(500);
@@ -123,6 +126,8 @@ pub struct Download {
     next: u64,
     /// When a piece came from a peer, or the first request was to be made.
     flowing: Option<Timestamp>,
+    /// When there was a peer to ask for the first time.
+    met: Option<Timestamp>,
     /// How long requests took that brought their piece: a moving mean.
     usual: Duration,
 }
@@ -143,6 +148,7 @@ impl Download {
             liars: BTreeSet::new(),
             next: 0,
             flowing: None,
+            met: None,
             usual: Duration::ZERO,
         }
     }
@@ -242,6 +248,9 @@ impl Download {
         if self.is_complete() {
             return None;
         }
+        if self.met.is_none() && self.peers().next().is_some() {
+            self.met = Some(now);
+        }
         let chosen = self.choose(now, false, draw);
         let spared = now.since(*self.flowing.get_or_insert(now)) < SOURCE_SPARED;
         let chosen = chosen
@@ -255,6 +264,16 @@ impl Download {
     fn is_full(&self) -> bool {
         let is_peer = |peer| self.providers.get(peer).is_some_and(|provider| provider.kind == Kind::Peer);
         self.flights.values().filter(|flight| is_peer(&flight.peer)).count() >= limits::SWARM_REQUESTS_MAX
+    }
+
+    fn peers(&self) -> impl Iterator<Item = &Provider> {
+        self.providers.values().filter(|provider| provider.kind == Kind::Peer)
+    }
+
+    /// Whether a peer may say in a moment what it has.
+    fn is_about_to_hear(&self, now: Timestamp) -> bool {
+        self.met.is_some_and(|met| now.since(met) < HEAD_START)
+            && self.peers().any(|peer| peer.has.is_empty() && peer.failures == 0)
     }
 
     /// The rarest of the missing pieces that can be asked for, the wanted ones first, and whom to ask for it.
@@ -276,7 +295,7 @@ impl Download {
         for source in self.providers.values().filter(|provider| provider.kind == Kind::Source) {
             if source.is_free(now) && use_source {
                 offered.union_with(&source.has);
-            } else if source.is_free(now) {
+            } else if source.is_free(now) && !self.is_about_to_hear(now) {
                 // What nobody else has is asked of the source in any case.
                 for piece in at_peers.missing_of(&source.has) {
                     offered.insert(piece);
