@@ -385,10 +385,7 @@ impl Reactor {
             return Ok(());
         }
         let mut round = std::mem::take(&mut self.gathering);
-        let mut batch = std::mem::take(&mut round.fx.batch);
-        if batch.at == Timestamp::default() && !batch.revoked.is_empty() {
-            batch.at = clock::now();
-        }
+        let batch = std::mem::take(&mut round.fx.batch);
         // One round is much like the next.
         self.gathering.fx.batch.finals.reserve(batch.finals.len());
         if batch.is_empty() {

@@ -6,8 +6,7 @@
 use std::collections::HashMap;
 
 use talka_core::{
-    coordinator::{Coordinator, Report, ReportOutcome, ReportOutput},
-    digest::outcome_digest,
+    coordinator::{Coordinator, Report, ReportOutcome},
     ids::{BlobHash, JobId, PeerId},
     ledger::TreeHash,
     limits,
@@ -59,15 +58,11 @@ impl Checker {
         let mut receipts = Vec::with_capacity(reports.len());
         let mut leaves = Vec::with_capacity(reports.len());
         for report in reports {
-            let ReportOutcome::Execution { input, exit, fuel, resumed, output } = &report.outcome else {
+            if matches!(report.outcome, ReportOutcome::NoResult(_)) {
                 continue;
-            };
+            }
             let bundle = self.bundle(reactor, report.attempt.task.job).await?;
-            let outcome = match output {
-                ReportOutput::Inline(output) => outcome_digest(bundle, *input, *exit, output),
-                ReportOutput::Remote { digest, .. } => *digest,
-            };
-            let receipt = Receipt { attempt: report.attempt, outcome, fuel: *fuel, resumed: *resumed };
+            let Some(receipt) = report.receipt(bundle) else { continue };
             leaves.push(receipt.leaf(bundle));
             receipts.push(receipt);
         }

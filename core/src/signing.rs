@@ -6,7 +6,7 @@
 //!
 //! | statement | signed by | says |
 //! |---|---|---|
-//! | [`job_statement`] | the submitter | this coordinator shall run this job: bundle, inputs, limits, policy |
+//! | [`job_statement`] | the submitter | this coordinator shall run this job: bundle, inputs, arguments, limits |
 //! | [`receipts_statement`] | the worker | this is what I executed, and how each of it ended |
 //! | [`Head::statement`](crate::ledger::Head::statement) | the coordinator | this is my ledger |
 //!

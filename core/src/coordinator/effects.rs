@@ -200,7 +200,8 @@ impl Batch {
     }
 
     /// A final task is open again; what it granted is taken back.
-    pub(super) fn revoke(&mut self, attempt: AttemptId, grants: &[Grant]) {
+    pub(super) fn revoke(&mut self, now: Timestamp, attempt: AttemptId, grants: &[Grant]) {
+        self.at = now;
         let task = attempt.task;
         for grant in grants {
             let delta = self.credit.entry(grant.peer).or_default();

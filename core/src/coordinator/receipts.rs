@@ -1,12 +1,30 @@
 //! What workers sign and refuse: nothing here decides about results.
 
-use super::{Coordinator, SignedReceipts, effects::Effects, task::AttemptState};
+use super::{
+    Coordinator, Report, ReportOutcome, ReportOutput, SignedReceipts, effects::Effects, task::AttemptState,
+};
 use crate::{
-    ids::{AttemptId, JobId, SessionId, TaskId},
+    digest::outcome_digest,
+    ids::{AttemptId, BlobHash, JobId, SessionId, TaskId},
     ledger::Names,
     quantities::Timestamp,
     signing::Receipt,
 };
+
+impl Report {
+    /// What its worker signs of it, where `bundle` is the program of its job; none when it says nothing about the
+    /// program. Worker and coordinator both compute it, each from the report itself.
+    pub fn receipt(&self, bundle: BlobHash) -> Option<Receipt> {
+        let ReportOutcome::Execution { input, exit, fuel, resumed, output } = &self.outcome else {
+            return None;
+        };
+        let outcome = match output {
+            ReportOutput::Inline(output) => outcome_digest(bundle, *input, *exit, output),
+            ReportOutput::Remote { digest, .. } => *digest,
+        };
+        Some(Receipt { attempt: self.attempt, outcome, fuel: *fuel, resumed: *resumed })
+    }
+}
 
 impl Coordinator {
     /// What a worker signed about reports that are about to be taken, to be kept with them. The signature was

@@ -293,7 +293,7 @@ impl Coordinator {
     ) {
         let mut unwanted = BTreeMap::new();
         let checked = self.jobs.get(&id.job).and_then(|job| job.open.get(&id.index)?.checks);
-        let was_final = checked.and_then(|peer| self.take_back(id, peer, fx));
+        let was_final = checked.and_then(|peer| self.take_back(now, id, peer, fx));
         let Some(task) = self.drop_task(id, &mut unwanted, fx) else { return };
         let reports = task
             .attempts
@@ -322,7 +322,7 @@ impl Coordinator {
         }
         let row = FinalRow { task: id, verdict, attempts, grants, output, had_pending };
         self.judge_workers(&task, &row, fx);
-        self.draw_lessons(&task, &row, fx);
+        self.draw_lessons(now, &task, &row, fx);
         let word = matches!(policy, Policy::ErrorRate { .. }).then(|| Word::sole(&task, &row)).flatten();
         fx.batch.add_final(now, row);
         if let Some((peer, word)) = word {

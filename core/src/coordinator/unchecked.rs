@@ -91,7 +91,7 @@ impl Coordinator {
     }
 
     /// What the end of a task says about those who voted on it, and what follows for their other results.
-    pub(super) fn draw_lessons(&mut self, task: &Task, row: &FinalRow, fx: &mut Effects) {
+    pub(super) fn draw_lessons(&mut self, now: Timestamp, task: &Task, row: &FinalRow, fx: &mut Effects) {
         let Some(job) = self.jobs.get(&row.task.job) else { return };
         let policy = job.policy();
         let first = task.reported().map(|(attempt, _)| (attempt.ordinal, attempt.peer)).min();
@@ -104,7 +104,7 @@ impl Coordinator {
             match lesson {
                 Lesson::Passed => self.confirm(row.task.job, grant.peer, fx),
                 Lesson::Nothing => {}
-                Lesson::Caught => self.backtrack(grant.peer, fx),
+                Lesson::Caught => self.backtrack(now, grant.peer, fx),
             }
             fx.batch.records.insert(grant.peer, self.trust.row(grant.peer));
         }
@@ -129,13 +129,13 @@ impl Coordinator {
     }
 
     /// A worker was caught: whatever rests on its word alone, in any job, is taken back and done again.
-    fn backtrack(&mut self, peer: PeerNo, fx: &mut Effects) {
+    fn backtrack(&mut self, now: Timestamp, peer: PeerNo, fx: &mut Effects) {
         for id in self.trust.jobs_resting_on(peer) {
             let Some(job) = self.jobs.get(&id) else { continue };
             let indices: Vec<u64> =
                 job.unchecked.get(&peer).into_iter().flat_map(|words| words.keys().copied()).collect();
             for index in &indices {
-                self.take_back(TaskId { job: id, index: *index }, peer, fx);
+                self.take_back(now, TaskId { job: id, index: *index }, peer, fx);
                 let Some(job) = self.jobs.get_mut(&id) else { continue };
                 job.shard.revoked += 1;
                 let last_number = job.shard.numbers;
@@ -167,7 +167,13 @@ impl Coordinator {
     }
 
     /// Undoes what a worker's word alone made final, but for opening its task.
-    pub(super) fn take_back(&mut self, task: TaskId, peer: PeerNo, fx: &mut Effects) -> Option<Word> {
+    pub(super) fn take_back(
+        &mut self,
+        now: Timestamp,
+        task: TaskId,
+        peer: PeerNo,
+        fx: &mut Effects,
+    ) -> Option<Word> {
         let job = self.jobs.get_mut(&task.job)?;
         let words = job.unchecked.get_mut(&peer)?;
         let word = words.remove(&task.index)?;
@@ -175,7 +181,7 @@ impl Coordinator {
         *(if word.is_done() { &mut job.shard.done } else { &mut job.shard.failed }) -= 1;
         job.shard.provisional -= 1;
         job.shard.credit += Credit::from_nanos(-word.credit().nanos());
-        fx.batch.revoke(AttemptId { task, number: word.number }, &[word.grant(peer)]);
+        fx.batch.revoke(now, AttemptId { task, number: word.number }, &[word.grant(peer)]);
         if is_last {
             job.unchecked.remove(&peer);
             self.trust.forget(task.job, std::iter::once(&peer));

@@ -7,7 +7,10 @@ use proptest::prelude::*;
 use super::{START, dice, mib, peer};
 use crate::{
     limits,
-    swarm::{Download, Failure, Kind, PieceNo, PieceSet, Request, download::SOURCE_SPARED},
+    swarm::{
+        Download, Failure, Kind, PieceNo, PieceSet, Request,
+        download::{HEAD_START, SOURCE_SPARED},
+    },
 };
 
 fn pieces(numbers: impl IntoIterator<Item = u32>) -> Vec<PieceNo> {
@@ -77,6 +80,23 @@ fn the_source_is_asked_for_what_nobody_else_has_and_for_the_rest_when_others_are
     assert_eq!(download.next(START + SOURCE_SPARED / 2, &mut dice(1)), None, "it is spared");
     let later = download.next(START + SOURCE_SPARED, &mut dice(1)).expect("others had their time");
     assert_eq!(later.peer, peer(0));
+}
+
+/// A blob of one piece would come from the source every time: it is known to have it.
+#[test]
+fn peers_that_were_there_first_have_a_moment_to_say_what_they_have() {
+    let both: [(u8, Kind, &[u32]); 2] = [(0, Kind::Source, &[0]), (1, Kind::Peer, &[])];
+    let mut heard = download(1, &both);
+    assert_eq!(heard.next(START, &mut dice(1)), None, "the source can wait");
+    heard.on_has(peer(1), pieces([0]));
+    assert_eq!(heard.next(START, &mut dice(1)).expect("it has it").peer, peer(1));
+
+    let mut silent = download(1, &both);
+    assert_eq!(silent.next(START, &mut dice(1)), None);
+    assert_eq!(silent.next(START + HEAD_START, &mut dice(1)).expect("long enough").peer, peer(0));
+
+    let mut alone = download(1, &both[..1]);
+    assert_eq!(alone.next(START, &mut dice(1)).expect("nobody to wait for").peer, peer(0));
 }
 
 #[test]
