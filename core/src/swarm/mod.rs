@@ -7,6 +7,7 @@
 //! | [`uploads`] | who is served next |
 //! | [`roster`] | who takes part in the exchange of a blob, as far as one peer knows |
 //! | [`tracker`] | the same for the blobs of a coordinator's jobs |
+//! | [`room`] | what blobs may take of a disk, and what goes when there is no room |
 //! | [`bans`] | who is not spoken with any more |
 //!
 //! A blob is fetched piece by piece from many peers at once, and whoever has a piece serves it, so that what N peers
@@ -15,6 +16,7 @@
 pub mod bans;
 pub mod download;
 pub mod pieces;
+pub mod room;
 pub mod roster;
 #[cfg(test)]
 mod tests;
@@ -25,6 +27,7 @@ pub use self::{
     bans::Bans,
     download::{Download, Failure, Kind, Request, RequestNo},
     pieces::{PieceNo, PieceSet, Pieces},
+    room::{NoRoom, Room},
     roster::Roster,
     tracker::{Answer, Tracker},
     uploads::{UploadNo, Uploads, Wanted},
