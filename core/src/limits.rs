@@ -366,9 +366,9 @@ pub const TICKET_CHARS_MAX: usize = 2048;
 
 // ---- Swarm ----
 
-/// Blobs that one peer may announce: a claim costs a row at the tracker.
-pub const ANNOUNCED_BLOBS_PER_PEER_MAX: usize = 4096;
-/// Providers that the tracker names for one blob.
+/// Blobs in whose exchange one peer may take part, as far as another one remembers: a claim costs a seat.
+pub const EXCHANGED_BLOBS_PER_PEER_MAX: usize = 4096;
+/// Peers that are named in one answer as those who exchange a blob.
 pub const PROVIDERS_MAX: usize = 16;
 /// Slowest provider that is waited for, in bytes per second.
 pub const PROVIDER_RATE_MIN: u64 = 16 << 10;

@@ -26,7 +26,7 @@ pub use self::{
     download::{Download, Failure, Kind, Request, RequestNo},
     pieces::{PieceNo, PieceSet, Pieces},
     roster::Roster,
-    tracker::{Answer, Tracker},
+    tracker::Tracker,
     uploads::{UploadNo, Uploads, Wanted},
 };
 
