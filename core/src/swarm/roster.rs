@@ -101,6 +101,11 @@ impl Roster {
         }
     }
 
+    /// Whether a peer takes part in anything.
+    pub fn is_seated(&self, peer: PeerId) -> bool {
+        self.seats.contains_key(&peer)
+    }
+
     /// Seats that are taken, over all blobs.
     pub fn len(&self) -> usize {
         self.blobs.values().map(BTreeMap::len).sum()
