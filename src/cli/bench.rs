@@ -46,7 +46,7 @@ pub(crate) enum BenchCommand {
     Starts a source and as many peers as asked for, real processes on loopback, and lets all of them\n\
     fetch one blob without pattern. Shows how often the source had to send it, how long the last peer\n\
     took, and the shortest time that any way of spreading it could take with such uplinks.\n\n\
-    With --json: {\"peers\", \"mib\", \"uplink_mb_s\", \"seed_upload_ratio\", \"wall_secs\",\n\
+    With --json: {\"peers\", \"mib\", \"uplink_mb_s\", \"downlink_mb_s\", \"seed_upload_ratio\", \"wall_secs\",\n\
     \"fluid_bound_secs\", \"cpu_secs\", \"seed_only\"}; null where no cap was set.")]
 pub(crate) struct SwarmFlags {
     /// Peers that fetch [default: 4].
@@ -58,6 +58,9 @@ pub(crate) struct SwarmFlags {
     /// What each of them, the source included, can send, in MB (10^6 bytes) per second [default: no limit].
     #[arg(long, value_name = "NUMBER", env = "TALKA_UPLINK")]
     uplink: Option<String>,
+    /// What each of them can take, likewise [default: no limit].
+    #[arg(long, value_name = "NUMBER", env = "TALKA_DOWNLINK")]
+    downlink: Option<String>,
     /// Peers fetch from the source alone, for comparison.
     #[arg(long, env = "TALKA_SEED_ONLY", value_parser = FalseyValueParser::new())]
     seed_only: bool,
@@ -69,6 +72,9 @@ pub(crate) struct SwarmPeerFlags {
     /// Most bytes per second to send.
     #[arg(long, value_name = "SIZE", env = "TALKA_UPLOAD_LIMIT")]
     upload_limit: Option<String>,
+    /// Most bytes per second to take.
+    #[arg(long, value_name = "SIZE", env = "TALKA_DOWNLOAD_LIMIT")]
+    download_limit: Option<String>,
     /// Size of a blob to make and to serve.
     #[arg(long, value_name = "SIZE", env = "TALKA_SEED_BLOB")]
     seed_blob: Option<String>,
@@ -97,7 +103,11 @@ impl TryFrom<SwarmFlags> for SwarmConfig {
         if uplink_mb_s.is_some_and(|uplink| !(UPLINK_MIN..=1e5).contains(&uplink)) {
             problems.add(format!("--uplink must be {UPLINK_MIN} to 100000 MB/s"));
         }
-        problems.into_result(Self { peers, mib, uplink_mb_s, seed_only: flags.seed_only })
+        let downlink_mb_s: Option<f64> = problems.optional("--downlink", flags.downlink.as_deref());
+        if downlink_mb_s.is_some_and(|downlink| !(UPLINK_MIN..=1e5).contains(&downlink)) {
+            problems.add(format!("--downlink must be {UPLINK_MIN} to 100000 MB/s"));
+        }
+        problems.into_result(Self { peers, mib, uplink_mb_s, downlink_mb_s, seed_only: flags.seed_only })
     }
 }
 
@@ -108,7 +118,8 @@ impl TryFrom<SwarmPeerFlags> for SwarmPeerConfig {
         let mut problems = Problems::default();
         let upload = problems.rate("--upload-limit", flags.upload_limit.as_deref());
         let seed_blob = problems.optional("--seed-blob", flags.seed_blob.as_deref());
-        problems.into_result(Self { upload, seed_blob })
+        let download = problems.rate("--download-limit", flags.download_limit.as_deref());
+        problems.into_result(Self { upload, download, seed_blob })
     }
 }
 
@@ -170,12 +181,13 @@ mod tests {
                 peers: Some(peers.into()),
                 mib: Some(mib.into()),
                 uplink: uplink.map(Into::into),
+                downlink: uplink.map(Into::into),
                 seed_only: false,
             })
         };
         assert_eq!(config("8", "16", Some("2.5")).expect("valid").uplink_mb_s, Some(2.5));
         let error = config("0", "99999", Some("nan")).expect_err("refused").to_string();
-        for flag in ["--peers must", "--mib must", "--uplink must"] {
+        for flag in ["--peers must", "--mib must", "--uplink must", "--downlink must"] {
             assert!(error.contains(flag), "{error}");
         }
     }

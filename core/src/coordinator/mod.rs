@@ -35,9 +35,11 @@ mod restore;
 mod shares;
 mod steer;
 mod stragglers;
+mod tables;
 mod task;
 #[cfg(test)]
 mod tests;
+mod traffic;
 mod trust;
 mod unchecked;
 
@@ -53,6 +55,8 @@ pub use fit::{PassedOver, PassedOverGroup};
 pub use receipts::JobRefusal;
 pub use reports::{Report, ReportOutcome, ReportOutput};
 pub use restore::{JobSnapshot, Snapshot};
+pub use tables::{Tables, attempts_of, tasks_of};
+pub use traffic::Fetched;
 
 use self::{hungry::Hungry, job::Job, quota::Quota, shares::Shares, task::AttemptState, trust::Trust};
 use crate::{

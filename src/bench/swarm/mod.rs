@@ -26,6 +26,8 @@ pub(crate) struct SwarmConfig {
     pub(crate) mib: u64,
     /// What each peer and the source can send, in 10⁶ bytes per second.
     pub(crate) uplink_mb_s: Option<f64>,
+    /// What each peer can take, likewise.
+    pub(crate) downlink_mb_s: Option<f64>,
     /// Whether peers know nobody but the source.
     pub(crate) seed_only: bool,
 }
@@ -36,6 +38,7 @@ struct Report {
     peers: u32,
     mib: u64,
     uplink_mb_s: Option<f64>,
+    downlink_mb_s: Option<f64>,
     /// What the source sent, as a multiple of the blob.
     seed_upload_ratio: f64,
     /// From the start to the last peer that had all of it.
@@ -99,12 +102,15 @@ pub(crate) async fn run(config: SwarmConfig, out: Out) -> anyhow::Result<ExitCod
 async fn measure(config: SwarmConfig, bound: Option<f64>) -> anyhow::Result<Report> {
     let exe = paths::own_executable().context("cannot find this program's own file")?;
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "bytes per second, checked")]
-    let uplink = config.uplink_mb_s.map(|uplink| (uplink * 1e6) as u64);
+    let bytes_per_sec = |mb_s: Option<f64>| mb_s.map(|mb_s| (mb_s * 1e6) as u64);
+    let (uplink, downlink) = (bytes_per_sec(config.uplink_mb_s), bytes_per_sec(config.downlink_mb_s));
     let bytes = config.mib << 20;
-    let mut source = PeerProcess::start(&exe, uplink, Some(bytes)).context("the source")?;
+    let mut source = PeerProcess::start(&exe, (uplink, None), Some(bytes)).context("the source")?;
     let mut peers = Vec::new();
     for number in 0..config.peers {
-        peers.push(PeerProcess::start(&exe, uplink, None).with_context(|| format!("peer {number}"))?);
+        peers.push(
+            PeerProcess::start(&exe, (uplink, downlink), None).with_context(|| format!("peer {number}"))?,
+        );
     }
     let (at_source, blob) = source.ready().await.context("the source")?;
     let blob = blob.context("the source made no blob")?;
@@ -133,6 +139,7 @@ async fn measure(config: SwarmConfig, bound: Option<f64>) -> anyhow::Result<Repo
         peers: config.peers,
         mib: config.mib,
         uplink_mb_s: config.uplink_mb_s,
+        downlink_mb_s: config.downlink_mb_s,
         seed_upload_ratio,
         wall_secs,
         fluid_bound_secs: bound,
@@ -141,13 +148,20 @@ async fn measure(config: SwarmConfig, bound: Option<f64>) -> anyhow::Result<Repo
     })
 }
 
-/// With equal uplinks u and no limit for what is taken: the larger of F/u, as the source has to send everything once,
-/// and N·F/(u + N·u), as all of them together have to send it N times.
+/// With equal uplinks u and downlinks d: the largest of F/u, as the source has to send everything once, F/d, as each peer has
+/// to take all of it, and N·F/(u + N·u), as all of them together have to send it N times.
 #[expect(clippy::cast_precision_loss, reason = "bytes of a blob")]
 fn fluid_bound_secs(config: &SwarmConfig) -> Option<f64> {
-    let uplink = config.uplink_mb_s? * 1e6;
     let (bytes, peers) = ((config.mib << 20) as f64, f64::from(config.peers));
-    Some((bytes / uplink).max(peers * bytes / (uplink + peers * uplink)))
+    let sent = config.uplink_mb_s.map(|uplink| {
+        let uplink = uplink * 1e6;
+        (bytes / uplink).max(peers * bytes / (uplink + peers * uplink))
+    });
+    let taken = config.downlink_mb_s.map(|downlink| bytes / (downlink * 1e6));
+    match (sent, taken) {
+        (Some(sent), Some(taken)) => Some(sent.max(taken)),
+        (sent, taken) => sent.or(taken),
+    }
 }
 
 impl Report {
@@ -163,6 +177,7 @@ impl Report {
             ("peers", self.peers.to_string()),
             ("blob", format!("{} MiB", self.mib)),
             ("uplink", self.uplink_mb_s.map_or_else(none, |uplink| format!("{uplink} MB/s each"))),
+            ("downlink", self.downlink_mb_s.map_or_else(none, |downlink| format!("{downlink} MB/s each"))),
             ("time", format!("{:.2} s", self.wall_secs)),
             ("bound", self.fluid_bound_secs.map_or_else(none, |bound| format!("{bound:.2} s"))),
             (
@@ -182,9 +197,18 @@ mod tests {
 
     #[test]
     fn the_bound_is_the_source_or_all_uplinks_together() {
-        let config = |peers, uplink_mb_s| SwarmConfig { peers, mib: 64, uplink_mb_s, seed_only: false };
-        assert_eq!(fluid_bound_secs(&config(8, None)), None);
-        let source = fluid_bound_secs(&config(8, Some(1.048_576))).expect("capped");
-        assert!((source - 64.0).abs() < 1e-9, "{source}");
+        let config = |peers, uplink_mb_s, downlink_mb_s| SwarmConfig {
+            peers,
+            mib: 64,
+            uplink_mb_s,
+            downlink_mb_s,
+            seed_only: false,
+        };
+        assert_eq!(fluid_bound_secs(&config(8, None, None)), None);
+        let caps = [(Some(1.048_576), None), (None, Some(1.048_576)), (Some(2.097_152), Some(1.048_576))];
+        for (uplink, downlink) in caps {
+            let bound = fluid_bound_secs(&config(8, uplink, downlink)).expect("capped");
+            assert!((bound - 64.0).abs() < 1e-9, "{bound}");
+        }
     }
 }

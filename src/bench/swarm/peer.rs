@@ -25,6 +25,8 @@ use crate::output::Out;
 pub(crate) struct SwarmPeerConfig {
     /// What it can send, in bytes per second.
     pub(crate) upload: Option<NonZeroU64>,
+    /// What it can take, in bytes per second.
+    pub(crate) download: Option<NonZeroU64>,
     /// Size of the blob that it makes.
     pub(crate) seed_blob: Option<Size>,
 }
@@ -41,7 +43,8 @@ pub(crate) async fn run(config: SwarmPeerConfig, out: Out) -> anyhow::Result<Exi
     let serving = Serving { upload: config.upload, is_source: config.seed_blob.is_some() };
     let server = BlobServer::with(&store, AdmitAll, serving, connections.clone());
     let router = endpoint.router(&connections).accept(blobs::ALPN, server.clone()).spawn();
-    let transport = IrohBlobs::new(endpoint.clone(), store.clone(), None);
+    let transport =
+        IrohBlobs::new(endpoint.clone(), store.clone(), None).with_download_limit(config.download);
     let swarm = Swarm::new(endpoint.peer_id(), transport, store.clone(), server);
 
     let blob = match config.seed_blob {
