@@ -19,7 +19,7 @@ use std::{
 };
 
 use talka_core::{
-    coordinator::{Capacity, Coordinator, Effects, FetchOutput, Refusal, Report, ToWorker},
+    coordinator::{Capacity, Coordinator, Effects, Examined, FetchOutput, Refusal, ToWorker},
     ids::{AttemptId, BlobHash, JobId, PeerId, SessionId, TaskId},
     job::{BlobRef, JobState, Submission},
     ledger::Names,
@@ -59,7 +59,7 @@ pub(crate) enum Event {
     /// A worker gives back what it was asked for and has not begun.
     GivenBack(SessionId, Vec<AttemptId>),
     /// A worker reports. The room that this takes is free again when all of it is durable.
-    Reports(SessionId, Vec<Report>, Option<Signed>, OwnedSemaphorePermit),
+    Reports(SessionId, Vec<Examined>, Option<Signed>, OwnedSemaphorePermit),
     /// A worker says what it is called.
     Named(SessionId, Names),
     /// A worker does not run these jobs.
@@ -135,7 +135,7 @@ impl Handle {
     pub(crate) async fn report(
         &self,
         session: SessionId,
-        reports: Vec<Report>,
+        reports: Vec<Examined>,
         signed: Option<Signed>,
         bytes: usize,
     ) -> Result<(), Stopped> {

@@ -5,7 +5,7 @@ use std::{pin::Pin, sync::Arc};
 use futures_util::{Stream, StreamExt};
 use prost::Message as _;
 use talka_core::{
-    coordinator::{Report, ToWorker},
+    coordinator::{Examined, Report, ToWorker},
     ids::{JobId, SessionId},
     ledger::Names,
     limits,
@@ -139,7 +139,7 @@ async fn read_session(
 enum Incoming {
     Event(Event),
     /// Reports, and the bytes as which they came.
-    Reports(Vec<Report>, Option<Signed>, usize),
+    Reports(Vec<Examined>, Option<Signed>, usize),
 }
 
 /// Hands in what a worker says. Who does not take the answers to its reports is not read from either: it waits for
@@ -171,7 +171,7 @@ async fn incoming(
         Some(Message::Reports(reports)) => {
             let (bytes, signature) = (reports.encoded_len(), reports.signature.clone());
             let reports = reports_of(reports)?;
-            let signed = checker.check(reactor, &reports, &signature).await?;
+            let (reports, signed) = checker.check(reactor, reports, &signature).await?;
             return Ok(Incoming::Reports(reports, signed, bytes));
         }
         Some(Message::GivenBack(given)) => Event::GivenBack(session, attempt_ids(given.attempts)),

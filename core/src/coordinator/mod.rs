@@ -49,6 +49,7 @@ use std::{
 pub use effects::*;
 pub use explain::{AttemptView, JobProgress, JobView, TaskState, TaskView, WorkerView};
 pub use fit::{PassedOver, PassedOverGroup};
+pub use receipts::Examined;
 pub use reports::{Report, ReportOutcome, ReportOutput};
 pub use restore::{JobSnapshot, Snapshot};
 
