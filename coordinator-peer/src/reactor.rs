@@ -26,7 +26,7 @@ use talka_core::{
     limits,
     precedence::Priority,
     quantities::Timestamp,
-    swarm::{Answer, Tracker},
+    swarm::Tracker,
     validation::Agreed,
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast, mpsc, oneshot};
@@ -79,12 +79,8 @@ pub(crate) enum Event {
     OutputFetched { task: TaskId, agreed: Agreed, blob: BlobRef, bad: Vec<u32> },
     /// An agreed output can't be had.
     OutputLost { task: TaskId, bad: Vec<u32> },
-    /// A worker wants a blob.
-    Providers(PeerId, BlobHash, oneshot::Sender<Answer>),
     /// A worker wants to know who exchanges pieces of a blob, and may take part itself. `None` if no job needs it.
     Members { asker: PeerId, hash: BlobHash, takes_part: bool, reply: oneshot::Sender<Option<Vec<PeerId>>> },
-    /// A worker has a blob, has lost it, or could not get it.
-    Announce(PeerId, BlobHash, Announcement),
     /// A question. It must be quick: everybody waits for it.
     Ask(Box<dyn FnOnce(&Coordinator) -> Answered + Send>),
 }
@@ -98,14 +94,6 @@ pub(crate) enum Steering {
     Pause,
     Resume,
     Priority(Priority),
-}
-
-/// What a peer says about a blob.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Announcement {
-    Have,
-    Lost,
-    FetchFailed,
 }
 
 /// A job has changed.
@@ -217,7 +205,6 @@ impl Reactor {
     /// A reactor around a restored coordinator, and the handle to it. `restored` holds what restoring
     /// already led to.
     pub(crate) fn new(
-        me: PeerId,
         coordinator: Coordinator,
         restored: Effects,
         writer: Writer,
@@ -229,7 +216,7 @@ impl Reactor {
         let reports = Arc::new(Semaphore::new(limits::REPORTS_IN_WORK_KIB_MAX));
         let handle = Handle { events: sender, changes: changes.clone(), reports };
         let mut this = Self {
-            tracker: Tracker::new(me),
+            tracker: Tracker::default(),
             coordinator,
             writer,
             events,
@@ -351,20 +338,12 @@ impl Reactor {
                 self.coordinator.on_output_fetched(now, task, agreed, blob, &bad, fx);
             }
             Event::OutputLost { task, bad } => self.coordinator.on_output_lost(now, task, &bad, fx),
-            Event::Providers(peer, hash, reply) => {
-                drop(reply.send(self.tracker.providers(now, peer, hash)));
-            }
             Event::Members { asker, hash, takes_part, reply } => {
                 // Keys are free: only who had a session is named to others.
                 let takes_part = takes_part && self.coordinator.knows(asker);
                 let mut draw = |below: u32| rand::random_range(0..below);
                 drop(reply.send(self.tracker.members(now, asker, hash, takes_part, &mut draw)));
             }
-            Event::Announce(peer, hash, Announcement::Have) => {
-                self.tracker.announce(peer, hash);
-            }
-            Event::Announce(peer, hash, Announcement::Lost) => self.tracker.retract(peer, hash),
-            Event::Announce(peer, hash, Announcement::FetchFailed) => self.tracker.failed(peer, hash),
             Event::Ask(question) => self.gathering.answers.push(question(&self.coordinator)),
         }
     }
@@ -438,7 +417,7 @@ impl Reactor {
         let Ok(job) = self.coordinator.job(id) else { return };
         if job.state == JobState::Running && self.tracked.insert(id) {
             for blob in job.submission.spec.blobs() {
-                self.tracker.track(blob.hash, blob.size);
+                self.tracker.track(blob.hash);
             }
         }
     }

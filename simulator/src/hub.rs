@@ -38,6 +38,8 @@ pub(crate) struct Hub {
     pub(crate) life: Life,
     pub(crate) coordinator: Coordinator,
     pub(crate) tracker: Tracker,
+    /// When each of the transfers ends that leave it now.
+    pub(crate) serving: Vec<Duration>,
     sessions: BTreeMap<SessionId, LinkNo>,
     next_session: SessionId,
     gathering: Round,
@@ -82,7 +84,8 @@ impl World<'_> {
         let mut hub = Hub {
             life,
             coordinator,
-            tracker: Tracker::new(HUB),
+            tracker: Tracker::default(),
+            serving: Vec::new(),
             sessions: BTreeMap::new(),
             next_session: SessionId::new(1),
             gathering: Round { fx, answers: vec![] },
@@ -429,7 +432,7 @@ impl Hub {
         let Ok(job) = self.coordinator.job(id) else { return };
         if job.state == JobState::Running && self.tracked.insert(id) {
             for blob in job.submission.spec.blobs() {
-                self.tracker.track(blob.hash, blob.size);
+                self.tracker.track(blob.hash);
             }
         }
     }

@@ -34,6 +34,7 @@ mod restore;
 mod shares;
 mod steer;
 mod stragglers;
+mod tables;
 mod task;
 #[cfg(test)]
 mod tests;
@@ -52,6 +53,7 @@ pub use fit::{PassedOver, PassedOverGroup};
 pub use receipts::Examined;
 pub use reports::{Report, ReportOutcome, ReportOutput};
 pub use restore::{JobSnapshot, Snapshot};
+pub use tables::{Tables, attempts_of, tasks_of};
 
 use self::{hungry::Hungry, job::Job, quota::Quota, shares::Shares, task::AttemptState, trust::Trust};
 use crate::{

@@ -12,7 +12,7 @@ use talka_core::{
     },
     digest::result_digest,
     ids::{AttemptId, BlobHash, InputDigest, JobId, LeaseId, OutcomeDigest, PeerId, PeerNo, TaskId},
-    job::{BlobRef, CLOCK_SECS_DEFAULT, Inputs, JobState, RawJobSpec, Submission, TaskLimits},
+    job::{BlobRef, Inputs, JobState, RawJobSpec, Submission},
     ledger::Names,
     outcome::{Exit, Limit, NoResult, Output, Trap},
     precedence::{Priority, Weight},
@@ -53,19 +53,16 @@ pub(in crate::store) fn numbers(seed: u64) -> impl Iterator<Item = u64> {
 
 pub(in crate::store) fn job_row(job: JobId, tasks: u64) -> JobRow {
     let spec = RawJobSpec {
-        name: format!("job {job}"),
-        bundle: BlobRef { hash: BlobHash::new([1; 32]), size: Bytes::new(100) },
-        inputs: Inputs::Array { first: 5, count: tasks },
         args: vec!["{index}".into()],
         env: vec![("NAME".into(), "ä \" value".into())],
-        datasets: vec![],
-        limits: TaskLimits::default(),
         quorum: 2,
         seed: u64::MAX,
-        clock_secs: CLOCK_SECS_DEFAULT,
         priority: 7,
-        on: vec![],
-        error_rate: None,
+        ..RawJobSpec::plain(
+            format!("job {job}"),
+            BlobRef { hash: BlobHash::new([1; 32]), size: Bytes::new(100) },
+            Inputs::Array { first: 5, count: tasks },
+        )
     };
     let spec = spec.validate().expect("valid");
     let standing = Standing { paused: false, priority: spec.priority() };

@@ -260,7 +260,7 @@ impl Grid {
         for job in batch.shards.keys() {
             assert!(changed.contains(job), "who watches job {job} hears of its progress");
         }
-        self.store.commit(batch);
+        self.store.commit(&batch);
         self.fetches.extend(fetches);
         for (session, message) in messages {
             self.deliver(session, message);
