@@ -19,7 +19,7 @@ use std::{
 };
 
 use talka_core::{
-    coordinator::{Capacity, Coordinator, Effects, Examined, FetchOutput, Refusal, ToWorker},
+    coordinator::{Capacity, Coordinator, Effects, Examined, FetchOutput, JobRefusal, Refusal, ToWorker},
     ids::{AttemptId, BlobHash, JobId, PeerId, SessionId, TaskId},
     job::{BlobRef, JobState, Submission},
     ledger::Names,
@@ -63,7 +63,7 @@ pub(crate) enum Event {
     /// A worker says what it is called.
     Named(SessionId, Names),
     /// A worker does not run these jobs.
-    Refused(SessionId, Vec<JobId>),
+    Refused(SessionId, Vec<JobId>, JobRefusal),
     /// A job with all its blobs in place.
     Submit {
         submission: Box<Submission>,
@@ -303,7 +303,7 @@ impl Reactor {
                 self.coordinator.on_given_back(now, session, &attempts, fx);
             }
             Event::Named(session, names) => self.coordinator.on_names(now, session, names, fx),
-            Event::Refused(session, jobs) => self.coordinator.on_refused(now, session, &jobs, fx),
+            Event::Refused(session, jobs, why) => self.coordinator.on_refused(now, session, &jobs, why, fx),
             Event::Reports(session, reports, signed, room) => {
                 if let Some(Signed { signature, receipts }) = signed {
                     self.coordinator.on_receipts(session, signature, receipts, fx);

@@ -258,6 +258,19 @@ pub const REPORTS_IN_WORK_KIB_MAX: usize = 256 << 10;
 pub const REACTOR_QUEUE_MAX: usize = 4096;
 /// Large outputs that a coordinator fetches from workers at the same time.
 pub const OUTPUT_FETCHES_MAX: usize = 8;
+/// Time for which an agreed output is waited for while nobody who has it can be reached: what a reboot or a broken line
+/// takes. After that it is computed again, which costs a quorum of attempts.
+pub const OUTPUT_WAIT_MAX: Duration = Duration::from_mins(10);
+/// Large outputs that a worker keeps until nobody needs them; it starts nothing new above that.
+pub const OUTPUTS_KEPT_BYTES_MAX: u64 = 4 << 30;
+/// Time for which a worker keeps an output that nobody fetches: a coordinator that is down over a weekend finds it still.
+pub const OUTPUT_KEPT_MAX: Duration = Duration::from_hours(72);
+/// First pause before members that could not be reached are asked again; it doubles.
+pub const OUTPUT_PAUSE_MIN: Duration = Duration::from_secs(1);
+/// Longest such pause.
+pub const OUTPUT_PAUSE_MAX: Duration = Duration::from_secs(30);
+/// Attempts at one task whose outputs were lost, before it is given up: two of the largest quorums.
+pub const OUTPUTS_LOST_MAX: usize = 32;
 /// Rows in one page of a listing.
 pub const PAGE_ROWS_MAX: u32 = 1000;
 
@@ -448,6 +461,10 @@ pub const REVERSE_PROVIDERS_MAX: usize = 20_000;
 pub const OFFER_PAUSE_MIN: Duration = Duration::from_millis(200);
 /// Longest such pause.
 pub const OFFER_PAUSE_MAX: Duration = Duration::from_secs(30);
+/// What blobs may take of a volunteer's disk unless its owner says otherwise: one of the largest jobs, and some more.
+pub const DISK_BYTES_DEFAULT: u64 = 20 << 30;
+/// Least that an owner may say: a program and a piece of its data.
+pub const DISK_BYTES_MIN: u64 = 16 << 20;
 /// Pause between collections of blobs that nobody names.
 pub const BLOB_GC_INTERVAL: Duration = Duration::from_mins(5);
 /// Questions of the provider that wait for an answer, before their transfers wait too.

@@ -5,7 +5,7 @@ use std::{pin::Pin, sync::Arc};
 use futures_util::{Stream, StreamExt};
 use prost::Message as _;
 use talka_core::{
-    coordinator::{Examined, Report, ToWorker},
+    coordinator::{Examined, JobRefusal, Report, ToWorker},
     ids::{JobId, SessionId},
     ledger::Names,
     limits,
@@ -177,7 +177,8 @@ async fn incoming(
         Some(Message::GivenBack(given)) => Event::GivenBack(session, attempt_ids(given.attempts)),
         Some(Message::Leaving(leaving)) => Event::Leaving(session, attempt_ids(leaving.keeping)),
         Some(Message::Refused(refused)) => {
-            Event::Refused(session, refused.jobs.into_iter().map(JobId::new).collect())
+            let why = if refused.no_room { JobRefusal::NoRoom } else { JobRefusal::Distrusts };
+            Event::Refused(session, refused.jobs.into_iter().map(JobId::new).collect(), why)
         }
         Some(Message::Hello(_)) => return Err(InvalidMessage::new("hello", "sent twice").into()),
         None => return Err(InvalidMessage::new("message", "missing").into()),

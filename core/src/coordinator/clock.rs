@@ -40,6 +40,7 @@ impl Coordinator {
             }
         }
         self.relax_blocked();
+        self.retry_outputs(now, fx);
         self.workers.retain(|_, worker| {
             let gone = worker.session.is_none() && worker.leases.is_empty();
             !gone || now.since(worker.last_seen) < limits::WORKER_FORGOTTEN_AFTER
