@@ -109,6 +109,8 @@ impl Coordinator {
             if !worker.told.contains(id) || worker.refused.insert(*id, why).is_some() {
                 continue;
             }
+            self.note_presence(peer);
+            let Some(worker) = self.workers.get(&peer) else { return };
             let leases = worker.leases.iter().filter_map(|lease| Some(self.leases.get(lease)?.row.clone()));
             for row in leases.filter(|row| row.job == *id).collect::<Vec<_>>() {
                 for item in &row.items {
