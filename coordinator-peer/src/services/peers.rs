@@ -6,36 +6,33 @@ use talka_core::{
 };
 use talka_peer::rpc::peer;
 use talka_proto::{
-    convert::{blob_hash, id_bytes},
+    convert::blob_hash,
     wire::{self, peers_server::Peers},
 };
 use tonic::{Request, Response, Status};
 
 use super::{Context, views};
-use crate::reactor::{Announcement, Event};
+use crate::{
+    places::Place,
+    reactor::{Announcement, Event},
+};
 
 /// See the [module](self).
 pub(crate) struct PeersService(pub(crate) Context);
 
 impl PeersService {
-    /// Those who exchange pieces of a blob; whoever says where it can be dialed is one of them.
+    /// Those who exchange pieces of a blob; whoever says where it can be reached is one of them.
     async fn members(
         &self,
         asker: PeerId,
         hash: BlobHash,
-        addresses: &[String],
+        place: Place,
     ) -> Result<Response<wire::ProvidersReply>, Status> {
-        let takes_part = !addresses.is_empty();
-        if takes_part {
-            self.0.submissions.learn_addresses(asker, addresses);
-        }
+        let places = self.0.submissions.places();
+        let takes_part = places.learn(asker, place);
         let members = self.0.reactor.call(|reply| Event::Members { asker, hash, takes_part, reply }).await?;
         let members = members.ok_or_else(unknown)?;
-        let provider = |peer: PeerId| wire::Provider {
-            peer: id_bytes(peer.as_bytes()),
-            addresses: self.0.submissions.addresses(peer),
-        };
-        let providers = members.into_iter().map(provider).collect();
+        let providers = members.into_iter().filter_map(|peer| places.provider(peer)).collect();
         Ok(Response::new(wire::ProvidersReply { providers, retry_millis: 0 }))
     }
 }
@@ -65,15 +62,13 @@ impl Peers for PeersService {
         let asker = peer(&request)?;
         let hash = blob_hash(&request.get_ref().hash)?;
         if request.get_ref().pieces {
-            return self.members(asker, hash, &request.get_ref().addresses).await;
+            let wire::ProvidersRequest { addresses, by_relay, .. } = request.get_ref();
+            return self.members(asker, hash, Place::new(addresses, *by_relay)).await;
         }
         let answer = self.0.reactor.call(|reply| Event::Providers(asker, hash, reply)).await?;
         let reply = match answer {
             Answer::From(peer) => wire::ProvidersReply {
-                providers: vec![wire::Provider {
-                    peer: id_bytes(peer.as_bytes()),
-                    addresses: self.0.submissions.addresses(peer),
-                }],
+                providers: self.0.submissions.places().provider(peer).into_iter().collect(),
                 retry_millis: 0,
             },
             Answer::Later(wait) => wire::ProvidersReply {
@@ -98,7 +93,7 @@ impl Peers for PeersService {
             (false, false) => Announcement::Lost,
         };
         if announcement == Announcement::Have {
-            self.0.submissions.learn_addresses(peer, &request.addresses);
+            self.0.submissions.places().learn(peer, Place::new(&request.addresses, false));
         }
         self.0.reactor.send(Event::Announce(peer, hash, announcement)).await?;
         Ok(Response::new(wire::AnnounceReply {}))
