@@ -19,6 +19,7 @@
 //! | [`local`] | `talka run` against known answers |
 //! | [`http`] | the TCP side of a coordinator |
 //! | [`demo`] | `talka demo` |
+//! | [`relay`] | peers that can't be dialed, and peers that don't want to be seen |
 //! | [`bench`] | `talka bench` |
 
 mod bench;
@@ -34,5 +35,6 @@ mod local;
 mod long;
 mod owner;
 mod refusals;
+mod relay;
 mod steering;
 mod trust;
