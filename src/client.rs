@@ -15,7 +15,7 @@ use talka_core::{ids::PeerId, job::BlobRef, limits, quantities};
 use talka_peer::{
     address::PeerAddr,
     blobs::BlobStore,
-    endpoint::{EndpointConfig, PeerEndpoint},
+    endpoint::{EndpointConfig, PeerEndpoint, Relay},
     identity::Identity,
     rpc::{self, AuthorizedChannel},
     ticket::Ticket,
@@ -33,7 +33,8 @@ use crate::{
     error::{Code, Failure},
     find::{self, Found},
     holders::{self, Holders, Spared},
-    paths,
+    operator, paths,
+    problems::Problems,
 };
 
 /// An encoded output: what a task may write, and names, log and framing.
@@ -57,6 +58,13 @@ pub(crate) struct Client {
     lost: AtomicBool,
 }
 
+/// The relay that a flag names; without it, that of the ticket.
+fn relay_of(flag: Option<&str>, ticket: &Ticket) -> Result<Relay, Failure> {
+    let mut problems = Problems::default();
+    let relay = problems.parsed("--relay", flag, ticket.coordinator.relay.clone().into());
+    problems.into_result(relay)
+}
+
 /// Where fetched outputs go.
 #[derive(Debug)]
 struct Outputs {
@@ -78,13 +86,31 @@ pub(crate) struct Scratch {
 impl Client {
     /// Finds the coordinator that `flags` mean. The connection is made with the first request.
     pub(crate) async fn connect(flags: &CoordinatorFlags) -> anyhow::Result<Self> {
-        let ticket = parse_ticket(&find::coordinator(flags)?)?;
+        Self::with_ticket(flags, &parse_ticket(&find::coordinator(flags)?)?).await
+    }
+
+    /// The same as the coordinator's owner.
+    pub(crate) async fn connect_as_owner(flags: &CoordinatorFlags) -> anyhow::Result<Self> {
+        Self::with_ticket(flags, &operator::require(flags)?).await
+    }
+
+    /// The same as the coordinator's owner if this user is, and as anybody else if not.
+    pub(crate) async fn connect_as_owner_or_not(flags: &CoordinatorFlags) -> anyhow::Result<Self> {
+        match operator::owners_ticket(flags) {
+            Ok(Some(ticket)) => Self::with_ticket(flags, &ticket).await,
+            _ => Self::connect(flags).await,
+        }
+    }
+
+    async fn with_ticket(flags: &CoordinatorFlags, ticket: &Ticket) -> anyhow::Result<Self> {
         let key_dir = paths::submitter_dir(flags.data_dir.as_deref())?;
         paths::create_private(&key_dir)
             .with_context(|| format!("cannot create {} for this user's key", key_dir.display()))?;
         let identity = Identity::load_or_create(&key_dir)?;
-        let endpoint = PeerEndpoint::bind(EndpointConfig::new(identity.clone())).await?;
-        let rpc = rpc::Client::new(endpoint.clone(), &ticket);
+        let relay = relay_of(flags.relay.as_deref(), ticket)?;
+        let endpoint = PeerEndpoint::bind(EndpointConfig { relay, ..EndpointConfig::new(identity.clone()) });
+        let endpoint = endpoint.await?;
+        let rpc = rpc::Client::new(endpoint.clone(), ticket);
         let outputs = Mutex::new(Arc::new(Outputs::new(&endpoint)));
         let (spared, lost) = (Spared::default(), AtomicBool::new(false));
         Ok(Self { identity, endpoint, rpc, outputs, spared, lost })

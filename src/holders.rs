@@ -94,7 +94,7 @@ mod tests {
     use super::*;
 
     fn holder(number: u8, address: &str) -> wire::Provider {
-        wire::Provider { peer: vec![number; 32].into(), addresses: vec![address.into()] }
+        wire::Provider { peer: vec![number; 32].into(), addresses: vec![address.into()], by_relay: false }
     }
 
     #[tokio::test]
@@ -104,7 +104,11 @@ mod tests {
             holder(1, "127.0.0.1:1"),
             holder(2, "nowhere"),
             holder(3, "127.0.0.1:3"),
-            wire::Provider { peer: vec![4; 3].into(), addresses: vec!["127.0.0.1:4".into()] },
+            wire::Provider {
+                peer: vec![4; 3].into(),
+                addresses: vec!["127.0.0.1:4".into()],
+                by_relay: false,
+            },
         ];
         let spared = Spared::default();
         let asked = async |turn: usize, failing: u8| {

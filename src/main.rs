@@ -31,6 +31,7 @@ mod inputs;
 mod jobs;
 mod ledger_file;
 mod logging;
+mod operator;
 mod output;
 mod paths;
 mod problems;

@@ -203,6 +203,7 @@ fn final_row(index: u64) -> FinalRow {
     FinalRow {
         task: TaskId { job: JOB, index },
         verdict: TaskVerdict::Agreed { digest: digest(index), exit: Exit::Ok, fuel: FUEL },
+        outcome: None,
         attempts: 2,
         grants: vec![grant(1), grant(2)],
         output: FinalOutput::Inline(Arc::default()),

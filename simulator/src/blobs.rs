@@ -23,6 +23,9 @@ const FAILURES_MAX: u32 = 5;
 /// Time until a worker that does not reach the coordinator asks again.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 
+/// Time until a worker asks again whom the coordinator has no slot for.
+const BUSY: Duration = Duration::from_millis(50);
+
 /// What came of asking somebody for a large output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Delivery {
@@ -32,9 +35,6 @@ pub(crate) enum Delivery {
     /// It can't be reached now.
     Away,
 }
-
-/// Time until a worker asks again whom the coordinator has no slot for.
-const BUSY: Duration = Duration::from_millis(50);
 
 impl World<'_> {
     /// Looks which blob of a job a worker still needs, and where to get it.

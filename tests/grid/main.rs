@@ -20,6 +20,7 @@
 //! | [`local`] | `talka run` against known answers |
 //! | [`http`] | the TCP side of a coordinator |
 //! | [`demo`] | `talka demo` |
+//! | [`relay`] | peers that can't be dialed, and peers that don't want to be seen |
 //! | [`bench`] | `talka bench` |
 
 mod bench;
@@ -36,5 +37,6 @@ mod local;
 mod long;
 mod owner;
 mod refusals;
+mod relay;
 mod steering;
 mod trust;

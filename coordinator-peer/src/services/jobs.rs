@@ -288,9 +288,10 @@ impl Context {
             return vec![];
         }
         let agreed = result.grants.iter().filter(|grant| grant.agreed);
+        // Relays are for those who have no other way, and there is one.
         let holder = |grant: &wire::Grant| {
-            let addresses = self.submissions.addresses(peer_id(&grant.peer).ok()?);
-            (!addresses.is_empty()).then(|| wire::Provider { peer: grant.peer.clone(), addresses })
+            let place = self.submissions.places().provider(peer_id(&grant.peer).ok()?)?;
+            (!place.addresses.is_empty()).then_some(wire::Provider { by_relay: false, ..place })
         };
         agreed.filter_map(holder).take(limits::PROVIDERS_MAX).collect()
     }

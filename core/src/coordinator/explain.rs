@@ -15,9 +15,10 @@ use crate::{
     ids::{JobId, PeerId, ResultDigest, TaskId},
     job::{JobState, Submission},
     outcome::NoResult,
+    placement::Admission,
     precedence::Weight,
     quantities::{Fuel, Timestamp},
-    trust::Policy,
+    trust::{Policy, Record},
     validation::Verdict,
 };
 
@@ -148,6 +149,13 @@ pub struct WorkerView {
     pub in_flight_max: usize,
     /// When it was heard of last.
     pub last_seen: Timestamp,
+    /// What the coordinator's owner said of it.
+    pub admission: Admission,
+    /// Whether it passed enough checks, or is approved, to be the one in a quorum that is no newcomer. This and what it passed
+    /// tell which of its tasks were checked: for the coordinator's owner alone.
+    pub established: bool,
+    /// What its votes have shown.
+    pub record: Record,
 }
 
 impl Coordinator {
@@ -188,6 +196,9 @@ impl Coordinator {
                 in_flight: worker.in_flight,
                 in_flight_max: worker.quota.get(),
                 last_seen: worker.last_seen,
+                admission: self.trust.admission(*no),
+                established: self.trust.is_established(*no),
+                record: self.trust.record(*no),
             })
         })
     }
@@ -269,7 +280,8 @@ impl Coordinator {
             if live > 0 {
                 (format!("{needed}; {live} attempt(s) under way"), vec![])
             } else {
-                let (worker, passed_over) = self.waits_for_worker(job, Some(&task.exclusion(false)));
+                let (worker, passed_over) =
+                    self.waits_for_worker(job, Some(&self.trust.exclusion(job, index, task, false)));
                 (format!("{needed}: {worker}"), passed_over)
             }
         };
@@ -309,6 +321,8 @@ impl Coordinator {
         let could = census.free + census.busy;
         let memory = job.submission.spec.limits.memory;
         let had = census.count(PassedOver::HadAttempt);
+        let near = census.count(PassedOver::SameNetwork) + census.count(PassedOver::SameOwner);
+        let newcomers = census.count(PassedOver::Newcomer);
         let waits_for = if job.standing.paused {
             "its job to be resumed: it is paused".into()
         } else if exclusion.is_none() && job.shard.cursor < job.total() && job.untouched() == 0 {
@@ -319,6 +333,15 @@ impl Coordinator {
             format!("a free slot: {could} worker(s) could take it")
         } else if had > 0 && had == census.connected {
             format!("another peer: each of the {had} connected worker(s) had an attempt already")
+        } else if near > 0 && near + had == census.connected {
+            format!(
+                "a worker of another owner and network: {near} connected worker(s) share theirs with one that has an \
+                 attempt (coordinator start --apart)"
+            )
+        } else if newcomers > 0 {
+            format!(
+                "a worker that passed checks before, or is approved: {newcomers} connected worker(s) are new"
+            )
         } else if census.count(PassedOver::TooLittleMemory) > 0 {
             format!("a worker with {memory} of memory per slot")
         } else if census.count(PassedOver::NotTargeted) > 0 {

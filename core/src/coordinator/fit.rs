@@ -28,6 +28,12 @@ pub enum PassedOver {
     TooLittleMemory,
     /// It had an attempt of this task, or has one.
     HadAttempt,
+    /// Another worker of its public network has an attempt of this task.
+    SameNetwork,
+    /// Another worker of its owner has one.
+    SameOwner,
+    /// The task needs one at least that is no newcomer.
+    Newcomer,
     /// It holds as many attempts as the outcomes of earlier ones allow.
     InFlightLimit,
     /// It holds enough work.
@@ -45,6 +51,9 @@ impl PassedOver {
             Self::NoRoom => "no-room",
             Self::TooLittleMemory => "too-little-memory",
             Self::HadAttempt => "had-attempt",
+            Self::SameNetwork => "same-network",
+            Self::SameOwner => "same-owner",
+            Self::Newcomer => "newcomer",
             Self::InFlightLimit => "in-flight-limit",
             Self::Full => "full",
         }
@@ -66,6 +75,9 @@ impl fmt::Display for PassedOver {
             Self::NoRoom => "its disk quota has no room for the data of the job (worker start --disk)",
             Self::TooLittleMemory => "its slots have too little memory",
             Self::HadAttempt => "it has or had an attempt of this task",
+            Self::SameNetwork => "another worker of its network (/24 or /48) has an attempt of this task",
+            Self::SameOwner => "another worker of its owner has an attempt of this task",
+            Self::Newcomer => "the task needs a worker that passed checks before",
             Self::InFlightLimit => "it holds as many attempts as its earlier results allow",
             Self::Full => "it holds enough work",
         })
@@ -166,7 +178,9 @@ impl Coordinator {
             census.connected += usize::from(worker.session.is_some());
             let reason = match self.room(job, *no, worker) {
                 Err(reason) if !reason.is_busy() => reason,
-                _ if exclusion.is_some_and(|exclusion| exclusion.excludes(*no)) => PassedOver::HadAttempt,
+                _ if let Some(reason) = exclusion.and_then(|e| e.reason(&self.trust.candidate(*no))) => {
+                    reason
+                }
                 Ok(_) => {
                     census.free += 1;
                     continue;

@@ -7,7 +7,6 @@ use crate::{
     ids::{JobId, LeaseId, PeerNo},
     job::JobState,
     limits,
-    trust::Policy,
     validation::Verdict,
 };
 
@@ -69,10 +68,7 @@ impl Coordinator {
                     // Words may be worth less by now than when they were weighed.
                     _ if task.collecting => {}
                     // Or more, while another vote is on its way.
-                    Verdict::Agreed(_) => assert!(
-                        matches!(job.policy(), Policy::ErrorRate { .. }) && coming > 0,
-                        "task {id}/{index}: agreed but open"
-                    ),
+                    Verdict::Agreed(_) => assert!(coming > 0, "task {id}/{index}: agreed but open"),
                     Verdict::Wait { more } => {
                         assert!(coming > 0 && more > 0, "task {id}/{index}: nothing will ever finish it");
                     }

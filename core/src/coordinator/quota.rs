@@ -19,6 +19,11 @@ impl Default for Quota {
 }
 
 impl Quota {
+    /// What a stranger begins with.
+    pub(super) fn of_newcomer() -> Self {
+        Self(limits::NEWCOMER_IN_FLIGHT)
+    }
+
     /// As it was when it was written down.
     pub(super) fn restored(quota: u32) -> Self {
         Self((quota as usize).clamp(1, limits::WORKER_IN_FLIGHT_MAX))

@@ -5,7 +5,7 @@ use super::{
 };
 use crate::{
     digest::outcome_digest,
-    ids::{AttemptId, BlobHash, JobId, SessionId, TaskId},
+    ids::{AttemptId, BlobHash, JobId, OutcomeDigest, SessionId, TaskId},
     ledger::Names,
     quantities::Timestamp,
     signing::Receipt,
@@ -23,6 +23,34 @@ impl Report {
             ReportOutput::Remote { digest, .. } => *digest,
         };
         Some(Receipt { attempt: self.attempt, outcome, fuel: *fuel, resumed: *resumed })
+    }
+}
+
+/// A report whose outcome digest this side has computed, or is still to compute: never one that somebody claims.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Examined {
+    pub(super) report: Report,
+    /// The digest of an output that came along, if it was run from this bundle.
+    outcome: Option<(BlobHash, OutcomeDigest)>,
+}
+
+impl Examined {
+    /// Computes the digest of a report, where `bundle` is the program of its job, and what its worker signs of it.
+    pub fn new(report: Report, bundle: BlobHash) -> (Self, Option<Receipt>) {
+        let receipt = report.receipt(bundle);
+        let outcome = receipt.map(|receipt| (bundle, receipt.outcome));
+        (Self { report, outcome }, receipt)
+    }
+
+    /// The outcome of a report with its output, if it is known already.
+    pub(super) fn outcome(&self, bundle: BlobHash) -> Option<OutcomeDigest> {
+        self.outcome.filter(|(of, _)| *of == bundle && !self.report.is_remote()).map(|(_, outcome)| outcome)
+    }
+}
+
+impl From<Report> for Examined {
+    fn from(report: Report) -> Self {
+        Self { report, outcome: None }
     }
 }
 
@@ -81,6 +109,8 @@ impl Coordinator {
             if !worker.told.contains(id) || worker.refused.insert(*id, why).is_some() {
                 continue;
             }
+            self.note_presence(peer);
+            let Some(worker) = self.workers.get(&peer) else { return };
             let leases = worker.leases.iter().filter_map(|lease| Some(self.leases.get(lease)?.row.clone()));
             for row in leases.filter(|row| row.job == *id).collect::<Vec<_>>() {
                 for item in &row.items {

@@ -7,9 +7,9 @@
 //! | [`uploads`] | who is served next |
 //! | [`roster`] | who takes part in the exchange of a blob, as far as one peer knows |
 //! | [`tracker`] | the same for the blobs of a coordinator's jobs |
-//! | [`room`] | what blobs may take of a disk, and what goes when there is no room |
 //! | [`acquaintances`] | the same for whoever has or fetches blobs, with addresses |
 //! | [`ways`] | by which transport a peer is asked |
+//! | [`room`] | what blobs may take of a disk, and what goes when there is no room |
 //! | [`bans`] | who is not spoken with any more |
 //!
 //! A blob is fetched piece by piece from many peers at once, and whoever has a piece serves it, so that what N peers

@@ -4,6 +4,7 @@ mod blobs;
 mod endpoints;
 mod evil;
 mod peers;
+mod relay;
 mod rpc;
 mod swarm;
 mod tcp;

@@ -217,6 +217,8 @@ pub(super) struct Grid {
     pub(super) job: JobId,
     round: Effects,
     disk_stalls: bool,
+    /// Workers that may not come any more.
+    pub(super) expelled: BTreeSet<u8>,
     sessions: BTreeMap<SessionId, u8>,
     next_session: SessionId,
     requests: u8,
@@ -236,6 +238,7 @@ impl Default for Grid {
             job: JobId::new(0),
             round: Effects::default(),
             disk_stalls: false,
+            expelled: BTreeSet::new(),
             sessions: BTreeMap::new(),
             next_session: SessionId::new(1),
             requests: 0,
@@ -255,7 +258,10 @@ impl Grid {
     }
 
     /// One event.
-    fn event<T>(&mut self, apply: impl FnOnce(&mut Coordinator, Timestamp, &mut Effects) -> T) -> T {
+    pub(super) fn event<T>(
+        &mut self,
+        apply: impl FnOnce(&mut Coordinator, Timestamp, &mut Effects) -> T,
+    ) -> T {
         let answer = apply(&mut self.coordinator, self.now, &mut self.round);
         self.coordinator.check_invariants();
         if !self.disk_stalls {
@@ -336,6 +342,7 @@ impl Grid {
                 assert!(!attempts.is_empty(), "nobody is asked for nothing");
                 assert!(attempts.len() <= limits::LEASE_ITEMS_MAX);
             }
+            ToWorker::Replaced if self.expelled.contains(&worker) => machine.session = None,
             ToWorker::Replaced => panic!("only a session before the newest one is replaced"),
         }
         machine.inbox.push(message);
