@@ -49,10 +49,10 @@ use talka_peer::{
     connections::ConnectionLimits,
     endpoint::{BindError, EndpointConfig, PeerEndpoint},
     identity::{Identity, IdentityError},
-    rpc::Client,
-    swarm::Swarm,
+    rpc::{self, Client, PeerHandler, PeerStreams},
+    swarm::{ExchangeService, Swarm},
     ticket::Ticket,
-    transfer::IrohBlobs,
+    transfer::{GrpcBlobs, IrohBlobs, Transports},
 };
 use tokio::{
     sync::{mpsc, watch},
@@ -198,7 +198,9 @@ pub async fn run(
     } else {
         BlobServer::with(&blobs, AdmitAll, serving, connections.clone())
     };
-    let router = endpoint.router(&connections).accept(blobs::ALPN, server.clone()).spawn();
+    let (peers, streams) = PeerHandler::new(connections.clone());
+    let for_blobs = endpoint.router(&connections).accept(blobs::ALPN, server.clone());
+    let router = for_blobs.accept(rpc::ALPN, peers).spawn();
     let client = Client::new(endpoint.clone(), &config.ticket);
     // Behind NAT nobody can dial this worker: the coordinator fetches large outputs on a connection made here.
     let stopping = CancellationToken::new();
@@ -210,9 +212,12 @@ pub async fn run(
         IrohBlobs::new(endpoint.clone(), blobs.clone(), None).with_download_limit(config.bandwidth.download);
     // Whoever serves nobody is named to nobody.
     let addresses = if config.bandwidth.metered { Vec::new() } else { endpoint.address().direct };
+    let second = GrpcBlobs::new(endpoint.clone(), blobs.clone(), addresses.iter().copied());
+    let swarm = Swarm::new(peer, Transports::both(transport, second), blobs.clone(), server);
+    let exchange = tokio::spawn(answer_peers(swarm.exchange(), connections, streams, stopping.clone()));
     let fetcher = Fetcher::new(
         blobs.clone(),
-        Swarm::new(peer, transport, blobs.clone(), server),
+        swarm,
         Tracker::new(client.clone(), &addresses),
         Compiler::with_cache(config.executable.clone(), config.data_dir.clone()),
         events.clone(),
@@ -258,10 +263,23 @@ pub async fn run(
     // So that the socket is gone before the process is.
     drop(control.await);
     drop(offered.await);
+    exchange.abort();
     drop(router.shutdown().await);
     endpoint.close().await;
     blobs.shutdown().await;
     ended.map_or(Ok(()), |error| Err(WorkerError::Refused(error.to_string())))
+}
+
+/// Answers to other peers over gRPC. Without it they still have the blob protocol.
+async fn answer_peers(
+    exchange: ExchangeService,
+    connections: ConnectionLimits,
+    streams: PeerStreams,
+    shutdown: CancellationToken,
+) {
+    if let Err(error) = exchange.serve(connections, streams, shutdown).await {
+        tracing::warn!(%error, "other peers get no answers over gRPC");
+    }
 }
 
 /// Opens the store of checkpoints and finds what this worker held before it was started.
