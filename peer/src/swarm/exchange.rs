@@ -24,7 +24,7 @@ use talka_proto::{
         exchange_server::{Exchange, ExchangeServer},
     },
 };
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
@@ -49,16 +49,18 @@ pub struct ExchangeService {
     store: BlobStore,
     server: BlobServer,
     known: Option<Known>,
+    followers: Arc<Semaphore>,
 }
 
 impl ExchangeService {
     pub(super) fn new(store: BlobStore, server: BlobServer, known: Known) -> Self {
-        Self { store, server, known: Some(known) }
+        Self { known: Some(known), ..Self::of_source(store, server) }
     }
 
     /// One that names nobody: of a peer that has another service for that.
     pub fn of_source(store: BlobStore, server: BlobServer) -> Self {
-        Self { store, server, known: None }
+        let followers = Arc::new(Semaphore::new(limits::EXCHANGE_FOLLOWERS_MAX));
+        Self { store, server, known: None, followers }
     }
 
     /// For a set of services.
@@ -172,11 +174,15 @@ impl Exchange for ExchangeService {
             return Err(Status::invalid_argument("size: there is no blob of this size"));
         }
         self.server.admits(asker, hash).await.map_err(refused)?;
+        let seat = self.followers.clone().try_acquire_owned();
+        let seat =
+            seat.map_err(|_| Status::resource_exhausted("too many follow this peer: ask again later"))?;
         let blob = BlobRef { hash, size: Bytes::new(size) };
         let unreadable = |_| Status::unavailable("this peer can't read its store now");
         let news = self.store.pieces(blob).await.map_err(unreadable)?;
         // The first one leaves even if it is empty: then this peer was heard.
-        let replies = news.enumerate().filter_map(|(number, pieces)| {
+        let replies = news.enumerate().filter_map(move |(number, pieces)| {
+            let _held = &seat;
             let is_news = number == 0 || !pieces.is_empty();
             let reply = is_news.then(|| Ok(wire::PiecesReply { bounds: runs(&pieces) }));
             std::future::ready(reply)
