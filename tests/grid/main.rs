@@ -15,6 +15,7 @@
 //! | [`steering`] | jobs that are paused, moved, or meant for some peers |
 //! | [`owner`] | a volunteer who pauses, throttles and finishes |
 //! | [`checkpoints`] | tasks that outlive their worker |
+//! | [`data`] | what workers have on their disks |
 //! | [`ledger`] | credit that is recomputed, receipts, whom workers trust |
 //! | [`refusals`] | what is not accepted, and what is said about it |
 //! | [`local`] | `talka run` against known answers |
@@ -25,6 +26,7 @@
 
 mod bench;
 mod checkpoints;
+mod data;
 mod demo;
 mod failures;
 mod faults;
