@@ -104,11 +104,7 @@ mod tests {
             holder(1, "127.0.0.1:1"),
             holder(2, "nowhere"),
             holder(3, "127.0.0.1:3"),
-            wire::Provider {
-                peer: vec![4; 3].into(),
-                addresses: vec!["127.0.0.1:4".into()],
-                by_relay: false,
-            },
+            wire::Provider { peer: vec![4; 3].into(), ..holder(4, "127.0.0.1:4") },
         ];
         let spared = Spared::default();
         let asked = async |turn: usize, failing: u8| {

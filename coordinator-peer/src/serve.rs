@@ -22,6 +22,7 @@ use talka_peer::{
     files::{Existing, write_durably},
     identity::{Identity, IdentityError},
     rpc::{self, AccessTable, PeerHandler, Server, server},
+    swarm::ExchangeService,
     ticket::{InviteToken, Ticket},
     transfer::Fetcher,
 };
@@ -163,13 +164,15 @@ pub async fn run(
     let tasks = TaskTracker::new();
     let context = Context { identity, reactor: handle.clone(), reader, inputs: indices, submissions };
     let roles = TokenRoles { token, operator: operator_token(&context.identity) };
-    let server = server_of(context, roles, connections.clone())?;
-    let (peers, streams) = PeerHandler::new(connections.clone());
     let serving = Serving { upload: config.upload_per_second, is_source: true };
+    let for_blobs = BlobServer::with(&blobs, AdmitAll, serving, connections.clone());
+    let exchange = ExchangeService::of_source(blobs.clone(), for_blobs.clone());
+    let server = server_of(context, exchange, roles, connections.clone())?;
+    let (peers, streams) = PeerHandler::new(connections.clone());
     let router: Router = endpoint
         .router(&connections)
         .accept(rpc::ALPN, peers)
-        .accept(blobs::ALPN, BlobServer::with(&blobs, AdmitAll, serving, connections.clone()))
+        .accept(blobs::ALPN, for_blobs)
         .accept(REVERSE_ALPN, reverse)
         .spawn();
     let http = match config.http {
@@ -226,11 +229,13 @@ pub async fn run(
 
 fn server_of(
     context: Context,
+    exchange: ExchangeService,
     roles: TokenRoles,
     connections: ConnectionLimits,
 ) -> Result<Server, CoordinatorError> {
     let (mut services, _health) = server::standard_services(&[talka_proto::DESCRIPTORS])?;
     services
+        .add_service(exchange.into_server())
         .add_service(GridServer::new(GridService(context.clone())))
         .add_service(JobsServer::new(JobsService(context.clone())))
         .add_service(LedgerServer::new(LedgerService(context.clone())))

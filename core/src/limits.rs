@@ -448,6 +448,8 @@ pub const FETCH_RANGES_MAX: usize = 1024;
 /// Bytes of a blob in one message of the second transport: large enough that the message does not count, and little to
 /// hold for a reader that is slow.
 pub const FETCH_PART_BYTES: usize = 64 << 10;
+/// Followers by the second transport at once: each is a stream and a subscription at the store.
+pub const EXCHANGE_FOLLOWERS_MAX: usize = 512;
 /// Reports of what a provider has for each group of 16 KiB that there is, before it is taken for a flood: an honest one
 /// needs less than one.
 pub const FOLLOW_REPORTS_PER_GROUP: u64 = 2;

@@ -20,6 +20,7 @@
 //! | [`blobs`] | the verified store, who may fetch from it, and fetching from peers that can't be dialed |
 //! | [`transfer`] | getting a blob from others, though some of them stall or lie |
 //! | [`swarm`] | getting a blob from many others at once, while others get it from here |
+//! | [`faults`] | peers that do wrong on purpose, for tests and measurements |
 //! | [`bucket`] | token buckets |
 //! | [`text`] | bytes as text |
 //!
@@ -47,6 +48,7 @@ pub mod bucket;
 mod clock;
 pub mod connections;
 pub mod endpoint;
+pub mod faults;
 pub mod files;
 pub mod identity;
 mod port;

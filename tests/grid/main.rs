@@ -9,6 +9,7 @@
 //! | [`jobs`] | submitting, results, credit: when nothing goes wrong |
 //! | [`failures`] | programs that fail, run too long or are cancelled |
 //! | [`faults`] | workers that lie or die, coordinators that die |
+//! | [`partition`] | machines that lose each other |
 //! | [`long`] | a job of a million tasks |
 //! | [`trust`] | workers that lie, where answers are weighed by who gave them |
 //! | [`steering`] | jobs that are paused, moved, or meant for some peers |
@@ -36,6 +37,7 @@ mod ledger;
 mod local;
 mod long;
 mod owner;
+mod partition;
 mod refusals;
 mod relay;
 mod steering;

@@ -56,10 +56,10 @@ use talka_peer::{
     connections::ConnectionLimits,
     endpoint::{BindError, EndpointConfig, PeerEndpoint, Privacy, Relay},
     identity::{Identity, IdentityError},
-    rpc::Client,
-    swarm::Swarm,
+    rpc::{self, Client, PeerHandler, PeerStreams},
+    swarm::{ExchangeService, Swarm},
     ticket::Ticket,
-    transfer::IrohBlobs,
+    transfer::{GrpcBlobs, IrohBlobs, Transports},
 };
 use tokio::{
     sync::{mpsc, watch},
@@ -231,7 +231,9 @@ pub async fn run(
         let only = Only(config.ticket.coordinator.peer);
         BlobServer::with(&blobs, only, serving, connections.clone())
     };
-    let router = endpoint.router(&connections).accept(blobs::ALPN, server.clone()).spawn();
+    let (peers, streams) = PeerHandler::new(connections.clone());
+    let for_blobs = endpoint.router(&connections).accept(blobs::ALPN, server.clone());
+    let router = for_blobs.accept(rpc::ALPN, peers).spawn();
     let client = Client::new(endpoint.clone(), &config.ticket);
     // Behind NAT nobody can dial this worker: the coordinator fetches large outputs on a connection made here.
     let stopping = CancellationToken::new();
@@ -241,9 +243,12 @@ pub async fn run(
     let (events, incoming) = mpsc::channel(EVENT_QUEUE);
     let transport =
         IrohBlobs::new(endpoint.clone(), blobs.clone(), None).with_download_limit(config.bandwidth.download);
+    let second = GrpcBlobs::new(endpoint.clone(), blobs.clone(), presence.addresses().iter().copied());
+    let swarm = Swarm::new(peer, Transports::both(transport, second), blobs.clone(), server);
+    let exchange = tokio::spawn(answer_peers(swarm.exchange(), connections, streams, stopping.clone()));
     let fetcher = Fetcher::new(
         disk,
-        Swarm::new(peer, transport, blobs.clone(), server),
+        swarm,
         Tracker::new(client.clone(), presence),
         Compiler::with_cache(config.executable.clone(), config.data_dir.clone()),
         events.clone(),
@@ -295,6 +300,7 @@ pub async fn run(
     // So that the socket is gone before the process is.
     drop(control.await);
     drop(offered.await);
+    exchange.abort();
     drop(router.shutdown().await);
     endpoint.close().await;
     blobs.shutdown().await;
@@ -316,6 +322,18 @@ fn endpoint_config(config: &WorkerConfig, identity: Identity) -> EndpointConfig 
     let relay = if matches!(privacy, Privacy::Only(_)) { Relay::Disabled } else { config.relay.clone() };
     let default = EndpointConfig::new(identity);
     EndpointConfig { listen: config.bind.unwrap_or(default.listen), relay, privacy, ..default }
+}
+
+/// Answers to other peers over gRPC. Without it they still have the blob protocol.
+async fn answer_peers(
+    exchange: ExchangeService,
+    connections: ConnectionLimits,
+    streams: PeerStreams,
+    shutdown: CancellationToken,
+) {
+    if let Err(error) = exchange.serve(connections, streams, shutdown).await {
+        tracing::warn!(%error, "other peers get no answers over gRPC");
+    }
 }
 
 /// Opens the store of checkpoints and finds what this worker held before it was started.

@@ -21,7 +21,7 @@ use talka_proto::{
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Presence {
     /// Where others can dial it.
-    addresses: Vec<String>,
+    addresses: Vec<SocketAddr>,
     /// Whether others can reach it through the coordinator's relay.
     by_relay: bool,
     /// Whom it fetches from.
@@ -51,11 +51,12 @@ impl Presence {
         let is_named = serves && others != Others::Nobody;
         // A private one shows no address, whatever its endpoint says.
         let direct = if is_named && others == Others::Any { direct } else { Vec::new() };
-        Self {
-            addresses: direct.iter().map(ToString::to_string).collect(),
-            by_relay: is_named && relay,
-            others,
-        }
+        Self { addresses: direct, by_relay: is_named && relay, others }
+    }
+
+    /// Where others can dial it; nowhere if it is private or serves nobody.
+    pub(crate) fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
     }
 
     /// The ways to a peer that was named, if this worker may take one.
@@ -88,7 +89,7 @@ impl Tracker {
     async fn ask(&self, blob: BlobRef) -> Result<Vec<Provider>, Cause> {
         let request = wire::ProvidersRequest {
             hash: id_bytes(blob.hash.as_bytes()),
-            addresses: self.presence.addresses.clone(),
+            addresses: self.presence.addresses.iter().map(ToString::to_string).collect(),
             by_relay: self.presence.by_relay,
         };
         let mut peers = PeersClient::new(self.client.channel());

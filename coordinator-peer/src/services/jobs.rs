@@ -288,12 +288,12 @@ impl Context {
             return vec![];
         }
         let agreed = result.grants.iter().filter(|grant| grant.agreed);
-        // Relays are for those who have no other way, and there is one.
-        let holder = |grant: &wire::Grant| {
-            let place = self.submissions.places().provider(peer_id(&grant.peer).ok()?)?;
-            (!place.addresses.is_empty()).then_some(wire::Provider { by_relay: false, ..place })
-        };
-        agreed.filter_map(holder).take(limits::PROVIDERS_MAX).collect()
+        let holder = |grant: &wire::Grant| self.submissions.places().provider(peer_id(&grant.peer).ok()?);
+        agreed
+            .filter_map(holder)
+            .filter(|holder| !holder.addresses.is_empty())
+            .take(limits::PROVIDERS_MAX)
+            .collect()
     }
 
     /// The position below which every task from `from` on is final for good.

@@ -28,16 +28,16 @@ impl Peers for PeersService {
     ) -> Result<Response<wire::ListPeersReply>, Status> {
         let for_operator = role(&request) >= Role::Operator;
         let question = move |coordinator: &talka_core::coordinator::Coordinator| -> (Vec<_>, Vec<_>) {
-            let others = coordinator.admissions().filter(|_| for_operator);
-            (coordinator.workers().collect(), others.take(limits::ADMISSIONS_LISTED_MAX).collect())
+            let said = coordinator.admissions().filter(|_| for_operator);
+            (coordinator.workers().collect(), said.take(limits::ADMISSIONS_LISTED_MAX).collect())
         };
-        let (workers, others) = self.0.reactor.ask(question).await?;
+        let (workers, absent) = self.0.reactor.ask(question).await?;
         let served = self.0.submissions.served();
         let by_peer = served.by_peer();
         let sent = |worker: &WorkerView| by_peer.get(&worker.peer).copied().unwrap_or_default();
         let workers = workers.iter().map(|worker| views::peer_info(worker, sent(worker), for_operator));
-        let others = others.into_iter().map(|(peer, admission)| views::absent_peer(peer, admission));
-        let peers = workers.chain(others).collect();
+        let absent = absent.into_iter().map(|(peer, admission)| views::absent_peer(peer, admission));
+        let peers = workers.chain(absent).collect();
         let (served_bytes, served_requests) = (served.total(), served.requests());
         Ok(Response::new(wire::ListPeersReply { peers, served_bytes, served_requests }))
     }

@@ -159,7 +159,8 @@ pub(crate) fn absent_peer(peer: PeerId, admission: Admission) -> wire::PeerInfo 
     wire::PeerInfo { peer, admission: admission as u32, ..Default::default() }
 }
 
-/// `served` are the bytes that this coordinator sent to it. What checks have shown of a worker would tell it which of its results were checked, so that is for the owner alone.
+/// `served` are the bytes that this coordinator sent to it. What checks have shown of a worker would tell it which of its
+/// results were checked, so that is for the owner alone.
 pub(crate) fn peer_info(worker: &WorkerView, served: u64, for_operator: bool) -> wire::PeerInfo {
     let reputation = || wire::Reputation {
         checks: worker.record.checks,
@@ -173,8 +174,8 @@ pub(crate) fn peer_info(worker: &WorkerView, served: u64, for_operator: bool) ->
         capacity: Some(worker.capacity.into()),
         in_flight: u32::try_from(worker.in_flight).unwrap_or(u32::MAX),
         last_seen_millis: worker.last_seen.millis(),
-        served_bytes: served,
         admission: worker.admission as u32,
         reputation: for_operator.then(reputation),
+        served_bytes: served,
     }
 }

@@ -3,6 +3,8 @@
 mod blobs;
 mod endpoints;
 mod evil;
+mod exchange;
+mod hostile;
 mod peers;
 mod relay;
 mod rpc;

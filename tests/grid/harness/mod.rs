@@ -4,6 +4,7 @@
 
 mod command;
 mod guests;
+mod network;
 mod server;
 mod wait;
 
@@ -19,6 +20,7 @@ use tempfile::TempDir;
 pub(crate) use self::{
     command::{Ended, Talka},
     guests::Guest,
+    network::Network,
     server::Server,
     wait::{LONG, until},
 };
