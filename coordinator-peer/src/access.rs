@@ -13,7 +13,6 @@ pub(crate) const ACCESS: &[(&str, Access)] = &[
     ("/talka.v1.Grid/Join", Access::Peer),
     ("/talka.v1.Grid/Session", Access::Peer),
     ("/talka.v1.Peers/Providers", Access::Peer),
-    ("/talka.v1.Peers/Announce", Access::Peer),
     // What everybody may see: who takes part, and what they earned.
     ("/talka.v1.Peers/List", Access::Anyone),
     ("/talka.v1.Ledger/Credit", Access::Anyone),

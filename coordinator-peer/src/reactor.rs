@@ -19,7 +19,9 @@ use std::{
 };
 
 use talka_core::{
-    coordinator::{Capacity, Coordinator, Effects, FetchOutput, InviteRow, Refusal, Report, ToWorker},
+    coordinator::{
+        Capacity, Coordinator, Effects, Examined, FetchOutput, InviteRow, JobRefusal, Refusal, ToWorker,
+    },
     ids::{AttemptId, BlobHash, JobId, PeerId, SessionId, TaskId},
     job::{BlobRef, JobState, Submission},
     ledger::Names,
@@ -27,7 +29,7 @@ use talka_core::{
     placement::{Admission, InviteId, Origin},
     precedence::Priority,
     quantities::Timestamp,
-    swarm::{Answer, Tracker},
+    swarm::Tracker,
     validation::Agreed,
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast, mpsc, oneshot};
@@ -58,11 +60,11 @@ pub(crate) enum Event {
     /// A worker gives back what it was asked for and has not begun.
     GivenBack(SessionId, Vec<AttemptId>),
     /// A worker reports. The room that this takes is free again when all of it is durable.
-    Reports(SessionId, Vec<Report>, Option<Signed>, OwnedSemaphorePermit),
+    Reports(SessionId, Vec<Examined>, Option<Signed>, OwnedSemaphorePermit),
     /// A worker says what it is called.
     Named(SessionId, Names),
     /// A worker does not run these jobs.
-    Refused(SessionId, Vec<JobId>),
+    Refused(SessionId, Vec<JobId>, JobRefusal),
     /// A job with all its blobs in place.
     Submit {
         submission: Box<Submission>,
@@ -78,12 +80,8 @@ pub(crate) enum Event {
     OutputFetched { task: TaskId, agreed: Agreed, blob: BlobRef, bad: Vec<u32> },
     /// An agreed output can't be had.
     OutputLost { task: TaskId, bad: Vec<u32> },
-    /// A worker wants a blob.
-    Providers(PeerId, BlobHash, oneshot::Sender<Answer>),
     /// A worker wants to know who exchanges pieces of a blob, and may take part itself. `None` if no job needs it.
     Members { asker: PeerId, hash: BlobHash, takes_part: bool, reply: oneshot::Sender<Option<Vec<PeerId>>> },
-    /// A worker has a blob, has lost it, or could not get it.
-    Announce(PeerId, BlobHash, Announcement),
     /// A question. It must be quick: everybody waits for it.
     Ask(Box<dyn FnOnce(&Coordinator) -> Answered + Send>),
 }
@@ -106,14 +104,6 @@ pub(crate) enum Steering {
     Pause,
     Resume,
     Priority(Priority),
-}
-
-/// What a peer says about a blob.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Announcement {
-    Have,
-    Lost,
-    FetchFailed,
 }
 
 /// A job has changed.
@@ -143,7 +133,7 @@ impl Handle {
     pub(crate) async fn report(
         &self,
         session: SessionId,
-        reports: Vec<Report>,
+        reports: Vec<Examined>,
         signed: Option<Signed>,
         bytes: usize,
     ) -> Result<(), Stopped> {
@@ -225,7 +215,6 @@ impl Reactor {
     /// A reactor around a restored coordinator, and the handle to it. `restored` holds what restoring
     /// already led to.
     pub(crate) fn new(
-        me: PeerId,
         coordinator: Coordinator,
         restored: Effects,
         writer: Writer,
@@ -237,7 +226,7 @@ impl Reactor {
         let reports = Arc::new(Semaphore::new(limits::REPORTS_IN_WORK_KIB_MAX));
         let handle = Handle { events: sender, changes: changes.clone(), reports };
         let mut this = Self {
-            tracker: Tracker::new(me),
+            tracker: Tracker::default(),
             coordinator,
             writer,
             events,
@@ -340,7 +329,7 @@ impl Reactor {
                 self.coordinator.on_given_back(now, session, &attempts, fx);
             }
             Event::Named(session, names) => self.coordinator.on_names(now, session, names, fx),
-            Event::Refused(session, jobs) => self.coordinator.on_refused(now, session, &jobs, fx),
+            Event::Refused(session, jobs, why) => self.coordinator.on_refused(now, session, &jobs, why, fx),
             Event::Reports(session, reports, signed, room) => {
                 if let Some(Signed { signature, receipts }) = signed {
                     self.coordinator.on_receipts(session, signature, receipts, fx);
@@ -375,20 +364,12 @@ impl Reactor {
                 self.coordinator.on_output_fetched(now, task, agreed, blob, &bad, fx);
             }
             Event::OutputLost { task, bad } => self.coordinator.on_output_lost(now, task, &bad, fx),
-            Event::Providers(peer, hash, reply) => {
-                drop(reply.send(self.tracker.providers(now, peer, hash)));
-            }
             Event::Members { asker, hash, takes_part, reply } => {
                 // Keys are free: only who had a session is named to others.
                 let takes_part = takes_part && self.coordinator.knows(asker);
                 let mut draw = |below: u32| rand::random_range(0..below);
                 drop(reply.send(self.tracker.members(now, asker, hash, takes_part, &mut draw)));
             }
-            Event::Announce(peer, hash, Announcement::Have) => {
-                self.tracker.announce(peer, hash);
-            }
-            Event::Announce(peer, hash, Announcement::Lost) => self.tracker.retract(peer, hash),
-            Event::Announce(peer, hash, Announcement::FetchFailed) => self.tracker.failed(peer, hash),
             Event::Ask(question) => self.gathering.answers.push(question(&self.coordinator)),
         }
     }
@@ -462,7 +443,7 @@ impl Reactor {
         let Ok(job) = self.coordinator.job(id) else { return };
         if job.state == JobState::Running && self.tracked.insert(id) {
             for blob in job.submission.spec.blobs() {
-                self.tracker.track(blob.hash, blob.size);
+                self.tracker.track(blob.hash);
             }
         }
     }

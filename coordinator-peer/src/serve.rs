@@ -157,7 +157,7 @@ pub async fn run(
     let writer = Writer::start(store).map_err(|source| task("the store thread", source))?;
     let (to_fetch, wanted) = mpsc::channel::<FetchOutput>(limits::OUTPUT_FETCHES_MAX);
     let me = endpoint.peer_id();
-    let (reactor, handle) = Reactor::new(me, restored, fx, writer, indices.clone(), to_fetch);
+    let (reactor, handle) = Reactor::new(restored, fx, writer, indices.clone(), to_fetch);
 
     let stopping = CancellationToken::new();
     let tasks = TaskTracker::new();

@@ -275,6 +275,19 @@ pub const REPORTS_IN_WORK_KIB_MAX: usize = 256 << 10;
 pub const REACTOR_QUEUE_MAX: usize = 4096;
 /// Large outputs that a coordinator fetches from workers at the same time.
 pub const OUTPUT_FETCHES_MAX: usize = 8;
+/// Time for which an agreed output is waited for while nobody who has it can be reached: what a reboot or a broken line
+/// takes. After that it is computed again, which costs a quorum of attempts.
+pub const OUTPUT_WAIT_MAX: Duration = Duration::from_mins(10);
+/// Large outputs that a worker keeps until nobody needs them; it starts nothing new above that.
+pub const OUTPUTS_KEPT_BYTES_MAX: u64 = 4 << 30;
+/// Time for which a worker keeps an output that nobody fetches: a coordinator that is down over a weekend finds it still.
+pub const OUTPUT_KEPT_MAX: Duration = Duration::from_hours(72);
+/// First pause before members that could not be reached are asked again; it doubles.
+pub const OUTPUT_PAUSE_MIN: Duration = Duration::from_secs(1);
+/// Longest such pause.
+pub const OUTPUT_PAUSE_MAX: Duration = Duration::from_secs(30);
+/// Attempts at one task whose outputs were lost, before it is given up: two of the largest quorums.
+pub const OUTPUTS_LOST_MAX: usize = 32;
 /// Rows in one page of a listing.
 pub const PAGE_ROWS_MAX: u32 = 1000;
 
@@ -383,9 +396,9 @@ pub const TICKET_CHARS_MAX: usize = 2048;
 
 // ---- Swarm ----
 
-/// Blobs that one peer may announce: a claim costs a row at the tracker.
-pub const ANNOUNCED_BLOBS_PER_PEER_MAX: usize = 4096;
-/// Providers that the tracker names for one blob.
+/// Blobs in whose exchange one peer may take part, as far as another one remembers: a claim costs a seat.
+pub const EXCHANGED_BLOBS_PER_PEER_MAX: usize = 4096;
+/// Peers that are named in one answer as those who exchange a blob.
 pub const PROVIDERS_MAX: usize = 16;
 /// Slowest provider that is waited for, in bytes per second.
 pub const PROVIDER_RATE_MIN: u64 = 16 << 10;
@@ -403,6 +416,28 @@ pub const SWARM_REQUESTS_PER_PROVIDER: usize = 2;
 pub const SWARM_REQUESTS_MAX: usize = 24;
 /// Peers of which the pieces of one blob are followed, its source aside: each is a connection.
 pub const SWARM_PROVIDERS_MAX: usize = 24;
+/// Of those, peers that only other peers named and that never sent anything: however many of them are named, those that
+/// a coordinator names find room.
+pub const SWARM_HEARSAY_MAX: usize = 12;
+/// Time after which a peer that never sent anything makes room for another one, when all room is taken.
+pub const SWARM_USELESS_AFTER: Duration = Duration::from_secs(20);
+/// Peers that one is told of at a time and asks who else takes part: each is a connection.
+pub const EXCHANGE_WITH_MAX: usize = 4;
+/// Peers of which addresses are remembered, to name them to others.
+pub const ACQUAINTANCES_MAX: usize = 4096;
+/// Time for which a peer with which a transport failed is asked by the other one.
+pub const TRANSPORT_RETRY_AFTER: Duration = Duration::from_mins(5);
+/// Ranges of a blob that one request of the second transport may name: those of a piece with each second group missing,
+/// and some more.
+pub const FETCH_RANGES_MAX: usize = 1024;
+/// Bytes of a blob in one message of the second transport: large enough that the message does not count, and little to
+/// hold for a reader that is slow.
+pub const FETCH_PART_BYTES: usize = 64 << 10;
+/// Reports of what a provider has for each group of 16 KiB that there is, before it is taken for a flood: an honest one
+/// needs less than one.
+pub const FOLLOW_REPORTS_PER_GROUP: u64 = 2;
+/// The same however small the blob is.
+pub const FOLLOW_REPORTS_MIN: u64 = 1000;
 /// Lowest limit that an owner may set for what is sent or taken per second: one piece takes 16 seconds then.
 pub const RATE_LIMIT_MIN: u64 = 64 << 10;
 /// Time without a single piece after which a fetch is given up, to be tried again later.
@@ -443,6 +478,10 @@ pub const REVERSE_PROVIDERS_MAX: usize = 20_000;
 pub const OFFER_PAUSE_MIN: Duration = Duration::from_millis(200);
 /// Longest such pause.
 pub const OFFER_PAUSE_MAX: Duration = Duration::from_secs(30);
+/// What blobs may take of a volunteer's disk unless its owner says otherwise: one of the largest jobs, and some more.
+pub const DISK_BYTES_DEFAULT: u64 = 20 << 30;
+/// Least that an owner may say: a program and a piece of its data.
+pub const DISK_BYTES_MIN: u64 = 16 << 20;
 /// Pause between collections of blobs that nobody names.
 pub const BLOB_GC_INTERVAL: Duration = Duration::from_mins(5);
 /// Questions of the provider that wait for an answer, before their transfers wait too.

@@ -1,12 +1,13 @@
-//! Blobs on their way: inputs from peer to peer, by what the tracker says, and large outputs to the coordinator.
+//! Blobs on their way: inputs from peer to peer, among those whom the tracker names, and large outputs to the coordinator.
 
 use std::time::Duration;
 
+use rand::RngExt;
 use talka_core::{
     coordinator::ReportOutcome,
     ids::{AttemptId, BlobHash, JobId, OutcomeDigest, PeerId},
+    limits,
     outcome::NoResult,
-    swarm::Answer,
     worker::Fetch,
 };
 
@@ -21,6 +22,19 @@ const FAILURES_MAX: u32 = 5;
 
 /// Time until a worker that does not reach the coordinator asks again.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
+
+/// Time until a worker asks again whom the coordinator has no slot for.
+const BUSY: Duration = Duration::from_millis(50);
+
+/// What came of asking somebody for a large output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Delivery {
+    Delivered,
+    /// It has something else, or nothing.
+    Bad,
+    /// It can't be reached now.
+    Away,
+}
 
 impl World<'_> {
     /// Looks which blob of a job a worker still needs, and where to get it.
@@ -48,21 +62,50 @@ impl World<'_> {
             let again = Event::Wants { volunteer: number, life, job, fetch, failures: failures + 1 };
             return self.agenda.after(ASK_AGAIN, again);
         };
-        match hub.tracker.providers(now, id, blob.hash) {
-            Answer::From(from) => {
-                let transfer = self.latency() + Duration::from_millis(10);
-                let blob = blob.hash;
-                let arrival =
-                    Event::Transferred { volunteer: number, life, job, fetch, failures, blob, from };
-                self.agenda.after(transfer, arrival);
-            }
-            Answer::Later(pause) => {
-                let latency = self.latency();
-                let again = Event::Wants { volunteer: number, life, job, fetch, failures };
-                self.agenda.after(pause + latency, again);
-            }
-            Answer::Unknown => self.give_up(number, job),
+        let rng = &mut self.rng;
+        let takes_part = hub.coordinator.knows(id);
+        let mut draw = |below: u32| rng.random_range(0..below);
+        let members = hub.tracker.members(now, id, blob.hash, takes_part, &mut draw).unwrap_or_default();
+        let transfer = self.latency() + Duration::from_millis(10);
+        let Some(from) = self.provider(number, blob.hash, &members, transfer) else {
+            let again = Event::Wants { volunteer: number, life, job, fetch, failures };
+            return self.agenda.after(BUSY + transfer, again);
+        };
+        let blob = blob.hash;
+        let arrival = Event::Transferred { volunteer: number, life, job, fetch, failures, blob, from };
+        self.agenda.after(transfer, arrival);
+    }
+
+    /// One of those who say that they have the blob, or else the coordinator if it has a slot.
+    fn provider(
+        &mut self,
+        number: VolunteerNo,
+        blob: BlobHash,
+        members: &[PeerId],
+        transfer: Duration,
+    ) -> Option<PeerId> {
+        let holders: Vec<PeerId> =
+            members.iter().copied().filter(|peer| self.holds(*peer, number, blob)).collect();
+        if !holders.is_empty() {
+            let chosen = self.pick(0..=holders.len() - 1);
+            return holders.get(chosen).copied();
         }
+        let now = self.agenda.now();
+        let hub = self.hub.as_mut()?;
+        hub.serving.retain(|ends| *ends > now);
+        (hub.serving.len() < limits::UPLOAD_SLOTS).then(|| {
+            hub.serving.push(now + transfer);
+            HUB
+        })
+    }
+
+    /// Whether a peer has a blob, and a worker reaches it.
+    fn holds(&self, peer: PeerId, number: VolunteerNo, blob: BlobHash) -> bool {
+        let is_cut = self.cut(number).is_some();
+        self.volunteer_of(peer).is_some_and(|source| {
+            let other = &self.volunteers[source];
+            other.is_up() && other.blobs.contains(&blob) && self.cut(source).is_some() == is_cut
+        })
     }
 
     fn give_up(&mut self, number: VolunteerNo, job: JobId) {
@@ -84,21 +127,14 @@ impl World<'_> {
         if self.volunteers[number].life != life {
             return;
         }
-        let is_cut = self.cut(number).is_some();
-        let has = |source: usize| {
-            let other = &self.volunteers[source];
-            other.is_up() && other.blobs.contains(&blob) && self.cut(source).is_some() == is_cut
-        };
         let there = if from == HUB {
-            self.hub.is_some() && !is_cut
+            self.hub.is_some() && self.cut(number).is_none()
         } else {
-            self.volunteer_of(from).is_some_and(has)
+            self.holds(from, number, blob)
         };
         let failure = self.scenario.faults.transfer_failure;
         let arrived = there && !self.goes_wrong(failure);
-        let told = !is_cut && !self.goes_wrong(self.scenario.faults.loss);
         self.note(format_args!("worker {number}: blob {} from {}: {arrived}", blob.short(), from.short()));
-        let id = self.volunteers[number].id;
         if arrived {
             self.moved = self.agenda.now();
             self.volunteers[number].blobs.insert(blob);
@@ -108,26 +144,26 @@ impl World<'_> {
                 &mut self.report.blobs_from_peers
             }) += 1;
         }
-        if let Some(hub) = self.hub.as_mut().filter(|_| told) {
-            if arrived {
-                hub.tracker.announce(id, blob);
-            } else {
-                hub.tracker.failed(id, blob);
-            }
-        }
         self.wants(number, life, (job, fetch), failures + u32::from(!arrived));
     }
 
     /// Whether a peer hands over an output that digests to what was agreed.
-    pub(crate) fn delivers(&mut self, peer: PeerId, attempt: AttemptId, digest: OutcomeDigest) -> bool {
+    pub(crate) fn delivers(&mut self, peer: PeerId, attempt: AttemptId, digest: OutcomeDigest) -> Delivery {
         let failure = self.scenario.faults.transfer_failure;
         if self.goes_wrong(failure) {
-            return false;
+            return Delivery::Away;
         }
-        self.volunteer_of(peer).filter(|number| self.cut(*number).is_none()).is_some_and(|number| {
-            let source = &self.volunteers[number];
-            source.is_up() && source.outputs.get(&attempt) == Some(&digest)
-        })
+        let Some(number) = self.volunteer_of(peer).filter(|number| self.cut(*number).is_none()) else {
+            return Delivery::Away;
+        };
+        let source = &self.volunteers[number];
+        if !source.is_up() {
+            return Delivery::Away;
+        }
+        match source.outputs.get(&attempt) {
+            Some(kept) if kept.digest == digest => Delivery::Delivered,
+            _ => Delivery::Bad,
+        }
     }
 
     /// Makes jobs ready, each from the beginning.

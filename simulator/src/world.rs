@@ -56,7 +56,7 @@ pub(crate) struct World<'a> {
     pub(crate) progress: Duration,
     /// When anything moved last: an attempt, a blob, a commit.
     pub(crate) moved: Duration,
-    rng: StdRng,
+    pub(crate) rng: StdRng,
     trace: DefaultHasher,
     line: String,
     log: &'a mut dyn FnMut(Duration, &str),

@@ -14,6 +14,7 @@
 //! | [`steering`] | jobs that are paused, moved, or meant for some peers |
 //! | [`owner`] | a volunteer who pauses, throttles and finishes |
 //! | [`checkpoints`] | tasks that outlive their worker |
+//! | [`placement`] | who may work, and who may stand beside whom |
 //! | [`ledger`] | credit that is recomputed, receipts, whom workers trust |
 //! | [`refusals`] | what is not accepted, and what is said about it |
 //! | [`local`] | `talka run` against known answers |
@@ -33,6 +34,7 @@ mod ledger;
 mod local;
 mod long;
 mod owner;
+mod placement;
 mod refusals;
 mod steering;
 mod trust;

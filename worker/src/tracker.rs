@@ -26,7 +26,6 @@ impl Tracker {
     async fn ask(&self, blob: BlobRef) -> Result<Vec<Provider>, Cause> {
         let request = wire::ProvidersRequest {
             hash: id_bytes(blob.hash.as_bytes()),
-            pieces: true,
             addresses: self.addresses.clone(),
         };
         let mut peers = PeersClient::new(self.client.channel());

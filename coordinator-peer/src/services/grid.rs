@@ -5,7 +5,7 @@ use std::{pin::Pin, sync::Arc};
 use futures_util::{Stream, StreamExt};
 use prost::Message as _;
 use talka_core::{
-    coordinator::{Report, ToWorker},
+    coordinator::{Examined, JobRefusal, Report, ToWorker},
     ids::{JobId, SessionId},
     ledger::Names,
     limits,
@@ -147,7 +147,7 @@ async fn read_session(
 enum Incoming {
     Event(Event),
     /// Reports, and the bytes as which they came.
-    Reports(Vec<Report>, Option<Signed>, usize),
+    Reports(Vec<Examined>, Option<Signed>, usize),
 }
 
 /// Hands in what a worker says. Who does not take the answers to its reports is not read from either: it waits for
@@ -179,13 +179,14 @@ async fn incoming(
         Some(Message::Reports(reports)) => {
             let (bytes, signature) = (reports.encoded_len(), reports.signature.clone());
             let reports = reports_of(reports)?;
-            let signed = checker.check(reactor, &reports, &signature).await?;
+            let (reports, signed) = checker.check(reactor, reports, &signature).await?;
             return Ok(Incoming::Reports(reports, signed, bytes));
         }
         Some(Message::GivenBack(given)) => Event::GivenBack(session, attempt_ids(given.attempts)),
         Some(Message::Leaving(leaving)) => Event::Leaving(session, attempt_ids(leaving.keeping)),
         Some(Message::Refused(refused)) => {
-            Event::Refused(session, refused.jobs.into_iter().map(JobId::new).collect())
+            let why = if refused.no_room { JobRefusal::NoRoom } else { JobRefusal::Distrusts };
+            Event::Refused(session, refused.jobs.into_iter().map(JobId::new).collect(), why)
         }
         Some(Message::Hello(_)) => return Err(InvalidMessage::new("hello", "sent twice").into()),
         None => return Err(InvalidMessage::new("message", "missing").into()),

@@ -4,10 +4,9 @@ use std::time::Duration;
 
 use talka_core::{
     coordinator::InviteRow,
-    ids::{BlobHash, PeerId},
+    ids::PeerId,
     limits,
     placement::{Admission, InviteId},
-    swarm::Answer,
 };
 use talka_peer::rpc::{Role, peer, role};
 use talka_proto::{
@@ -17,40 +16,10 @@ use talka_proto::{
 use tonic::{Request, Response, Status};
 
 use super::{Context, refused, views};
-use crate::{
-    clock,
-    reactor::{Announcement, Event},
-};
+use crate::{clock, reactor::Event};
 
 /// See the [module](self).
 pub(crate) struct PeersService(pub(crate) Context);
-
-impl PeersService {
-    /// Those who exchange pieces of a blob; whoever says where it can be dialed is one of them.
-    async fn members(
-        &self,
-        asker: PeerId,
-        hash: BlobHash,
-        addresses: &[String],
-    ) -> Result<Response<wire::ProvidersReply>, Status> {
-        let takes_part = !addresses.is_empty();
-        if takes_part {
-            self.0.submissions.learn_addresses(asker, addresses);
-        }
-        let members = self.0.reactor.call(|reply| Event::Members { asker, hash, takes_part, reply }).await?;
-        let members = members.ok_or_else(unknown)?;
-        let provider = |peer: PeerId| wire::Provider {
-            peer: id_bytes(peer.as_bytes()),
-            addresses: self.0.submissions.addresses(peer),
-        };
-        let providers = members.into_iter().map(provider).collect();
-        Ok(Response::new(wire::ProvidersReply { providers, retry_millis: 0 }))
-    }
-}
-
-fn unknown() -> Status {
-    Status::not_found("no unfinished job of this coordinator needs this blob")
-}
 
 #[tonic::async_trait]
 impl Peers for PeersService {
@@ -112,44 +81,20 @@ impl Peers for PeersService {
         request: Request<wire::ProvidersRequest>,
     ) -> Result<Response<wire::ProvidersReply>, Status> {
         let asker = peer(&request)?;
-        let hash = blob_hash(&request.get_ref().hash)?;
-        if request.get_ref().pieces {
-            return self.members(asker, hash, &request.get_ref().addresses).await;
+        let wire::ProvidersRequest { hash, addresses, .. } = request.into_inner();
+        let hash = blob_hash(&hash)?;
+        let takes_part = !addresses.is_empty();
+        if takes_part {
+            self.0.submissions.learn_addresses(asker, &addresses);
         }
-        let answer = self.0.reactor.call(|reply| Event::Providers(asker, hash, reply)).await?;
-        let reply = match answer {
-            Answer::From(peer) => wire::ProvidersReply {
-                providers: vec![wire::Provider {
-                    peer: id_bytes(peer.as_bytes()),
-                    addresses: self.0.submissions.addresses(peer),
-                }],
-                retry_millis: 0,
-            },
-            Answer::Later(wait) => wire::ProvidersReply {
-                providers: vec![],
-                retry_millis: u32::try_from(wait.as_millis()).unwrap_or(u32::MAX),
-            },
-            Answer::Unknown => return Err(unknown()),
+        let members = self.0.reactor.call(|reply| Event::Members { asker, hash, takes_part, reply }).await?;
+        let members = members
+            .ok_or_else(|| Status::not_found("no unfinished job of this coordinator needs this blob"))?;
+        let provider = |peer: PeerId| wire::Provider {
+            peer: id_bytes(peer.as_bytes()),
+            addresses: self.0.submissions.addresses(peer),
         };
-        Ok(Response::new(reply))
-    }
-
-    async fn announce(
-        &self,
-        request: Request<wire::AnnounceRequest>,
-    ) -> Result<Response<wire::AnnounceReply>, Status> {
-        let peer = talka_peer::rpc::peer(&request)?;
-        let request = request.into_inner();
-        let hash = blob_hash(&request.hash)?;
-        let announcement = match (request.have, request.failed) {
-            (true, _) => Announcement::Have,
-            (false, true) => Announcement::FetchFailed,
-            (false, false) => Announcement::Lost,
-        };
-        if announcement == Announcement::Have {
-            self.0.submissions.learn_addresses(peer, &request.addresses);
-        }
-        self.0.reactor.send(Event::Announce(peer, hash, announcement)).await?;
-        Ok(Response::new(wire::AnnounceReply {}))
+        let providers = members.into_iter().map(provider).collect();
+        Ok(Response::new(wire::ProvidersReply { providers }))
     }
 }

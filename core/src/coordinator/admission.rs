@@ -117,7 +117,7 @@ impl Coordinator {
         let present = there.map(|worker| Present {
             peer,
             memory_per_slot: worker.memory_per_slot(),
-            refused: worker.refused.iter().copied().collect(),
+            refused: worker.refused.keys().copied().collect(),
         });
         self.trust.set_present(no, present);
     }

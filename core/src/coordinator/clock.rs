@@ -40,6 +40,7 @@ impl Coordinator {
             }
         }
         self.relax_blocked();
+        self.retry_outputs(now, fx);
         self.workers.retain(|_, worker| {
             let gone = worker.session.is_none() && worker.leases.is_empty();
             !gone || now.since(worker.last_seen) < limits::WORKER_FORGOTTEN_AFTER
@@ -115,7 +116,8 @@ impl Coordinator {
                 per_slot >= spec.limits.memory && peer.is_some_and(|peer| spec.is_meant_for(*peer))
             };
             let workers = &self.workers;
-            let refuses = |no: PeerNo| workers.get(&no).is_some_and(|worker| worker.refused.contains(&id));
+            let refuses =
+                |no: PeerNo| workers.get(&no).is_some_and(|worker| worker.refused.contains_key(&id));
             let able = able.iter().filter(|(no, per_slot)| fits(*no, *per_slot) && !refuses(*no));
             let able: Vec<Candidate> = able.map(|(no, _)| self.trust.candidate(*no)).collect();
             let mut requeued = false;

@@ -392,6 +392,9 @@ pub struct FinalRow {
     pub task: TaskId,
     /// Done or failed, and why.
     pub verdict: TaskVerdict,
+    /// What the digest of the verdict is over, together with its fuel. None where nobody agreed, or where all who did had
+    /// resumed, and of a task that became final before this was kept.
+    pub outcome: Option<OutcomeDigest>,
     /// Reports taken, those without a result included.
     pub attempts: u32,
     /// What each peer that voted got for it.

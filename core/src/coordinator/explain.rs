@@ -41,6 +41,10 @@ pub struct JobProgress {
     pub shard: ShardRow,
     /// Tasks that are touched and not final.
     pub open: u64,
+    /// Agreed outputs that can't be fetched now, because whoever has them is away.
+    pub outputs_away: u64,
+    /// Agreed outputs that were lost with those who had them, since this coordinator was started: computed again.
+    pub outputs_lost: u64,
 }
 
 impl JobProgress {
@@ -162,12 +166,12 @@ impl Coordinator {
     pub fn jobs(&self, before: Option<JobId>, limit: usize) -> Vec<JobProgress> {
         let jobs = self.jobs.iter().rev();
         let older = jobs.filter(|(id, _)| before.is_none_or(|before| **id < before));
-        older.take(limit).map(|(_, job)| progress(job)).collect()
+        older.take(limit).map(|(_, job)| self.progress(job)).collect()
     }
 
     /// One job.
     pub fn job(&self, id: JobId) -> Result<JobProgress, Refusal> {
-        self.jobs.get(&id).map(progress).ok_or(Refusal::UnknownJob(id))
+        self.jobs.get(&id).map(|job| self.progress(job)).ok_or(Refusal::UnknownJob(id))
     }
 
     /// Whether a peer was ever here, as a worker or as a submitter.
@@ -233,8 +237,12 @@ impl Coordinator {
         let collecting = job.open.values().filter(|task| task.collecting).count();
         let waits = job.standing.paused || job.has_work();
         if !waits && job.shard.cursor == job.total() {
+            let away = match self.outputs_away(id) {
+                0 => String::new(),
+                away => format!(" ({away} from workers that are away)"),
+            };
             let what = format!(
-                "{} attempt(s) under way and {collecting} output(s) to be fetched; every task is begun",
+                "{} attempt(s) under way and {collecting} output(s) to be fetched{away}; every task is begun",
                 job.open_attempts
             );
             return Ok(view(what, vec![]));
@@ -252,7 +260,7 @@ impl Coordinator {
             _ => TaskState::Running,
         };
         let (waits_for, passed_over) = if task.collecting {
-            ("its output to be fetched from the workers that agreed on it".into(), vec![])
+            (self.waits_for_output(TaskId { job: job.id, index }), vec![])
         } else {
             let more = match self.trust.judge(job, index, task) {
                 Verdict::Wait { more } => more,
@@ -276,6 +284,32 @@ impl Coordinator {
             }
         };
         TaskView { state, waits_for, attempts, passed_over }
+    }
+
+    fn progress(&self, job: &Job) -> JobProgress {
+        JobProgress {
+            job: job.id,
+            submission: job.submission.clone(),
+            state: job.state,
+            submitted: job.submitted,
+            ended: job.ended,
+            standing: job.standing,
+            shard: job.shard(),
+            open: job.open.len() as u64,
+            outputs_away: self.outputs_away(job.id),
+            outputs_lost: job.outputs_lost,
+        }
+    }
+
+    fn waits_for_output(&self, id: TaskId) -> String {
+        match self.uncollected.get(&id) {
+            None => "its output to be fetched from the workers that agreed on it".into(),
+            Some(wait) => format!(
+                "its output: no worker that has it could be reached ({} time(s)); it is computed again after {} min of that",
+                wait.tries,
+                self.config.output_wait.as_secs().div_ceil(60)
+            ),
+        }
     }
 
     /// Why no worker has taken a task that excludes some, or an untouched one.
@@ -335,18 +369,5 @@ impl Coordinator {
         };
         let peer = self.peer_id(attempt.peer);
         AttemptView { number: attempt.number, peer, state, digest, fuel, detail }
-    }
-}
-
-fn progress(job: &super::job::Job) -> JobProgress {
-    JobProgress {
-        job: job.id,
-        submission: job.submission.clone(),
-        state: job.state,
-        submitted: job.submitted,
-        ended: job.ended,
-        standing: job.standing,
-        shard: job.shard(),
-        open: job.open.len() as u64,
     }
 }

@@ -74,6 +74,11 @@ impl Coordinator {
                     }
                 }
             }
+            let waiting = self.uncollected.keys().filter(|task| task.job == *id);
+            for task in waiting {
+                let collected = job.open.get(&task.index).is_some_and(|task| task.collecting);
+                assert!(collected, "task {task}: nobody collects what is waited for");
+            }
             let rechecked = job.open.values().filter(|task| task.checks.is_some()).count() as u64;
             assert_eq!(rechecked, job.rechecked, "job {id}: results that are checked at the end");
             let unchecked: usize = job.unchecked.values().map(BTreeMap::len).sum();

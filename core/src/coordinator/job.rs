@@ -54,6 +54,8 @@ pub(super) struct Job {
     pub(super) unchecked: BTreeMap<PeerNo, BTreeMap<u64, Word>>,
     /// Those of them that are open again, to be checked.
     pub(super) rechecked: u64,
+    /// Agreed outputs that were lost with those who had them.
+    pub(super) outputs_lost: u64,
 }
 
 impl Job {
@@ -78,6 +80,7 @@ impl Job {
             passed_over: 0,
             unchecked: BTreeMap::new(),
             rechecked: 0,
+            outputs_lost: 0,
         }
     }
 

@@ -27,6 +27,7 @@ mod invariants;
 mod job;
 mod lifecycle;
 mod open;
+mod outputs;
 mod placing;
 mod quota;
 mod rebalance;
@@ -36,6 +37,7 @@ mod restore;
 mod shares;
 mod steer;
 mod stragglers;
+mod tables;
 mod task;
 #[cfg(test)]
 mod tests;
@@ -51,8 +53,10 @@ use std::{
 pub use effects::*;
 pub use explain::{AttemptView, JobProgress, JobView, TaskState, TaskView, WorkerView};
 pub use fit::{PassedOver, PassedOverGroup};
+pub use receipts::{Examined, JobRefusal};
 pub use reports::{Report, ReportOutcome, ReportOutput};
 pub use restore::{JobSnapshot, Snapshot};
+pub use tables::{Tables, attempts_of, tasks_of};
 
 use self::{hungry::Hungry, job::Job, quota::Quota, shares::Shares, task::AttemptState, trust::Trust};
 use crate::{
@@ -71,6 +75,8 @@ pub struct Config {
     pub reconnect_grace: Duration,
     /// Work that a worker is kept supplied with.
     pub prefill: Duration,
+    /// How long an agreed output is waited for while nobody who has it can be reached.
+    pub output_wait: Duration,
     /// What decides which tasks are checked. No worker may know it, and a restart must not change it.
     pub audit_key: AuditKey,
     /// Who may work.
@@ -84,6 +90,7 @@ impl Default for Config {
         Self {
             reconnect_grace: limits::RECONNECT_GRACE,
             prefill: limits::PREFILL,
+            output_wait: limits::OUTPUT_WAIT_MAX,
             audit_key: AuditKey::new([0; 32]),
             admit: Admit::default(),
             apart: Apart::default(),
@@ -171,7 +178,7 @@ struct Worker {
     /// Jobs that this session was told about.
     told: BTreeSet<JobId>,
     /// Those among them that it does not run.
-    refused: BTreeSet<JobId>,
+    refused: BTreeMap<JobId, JobRefusal>,
     /// Moving mean of the time of one attempt, by job, in microseconds.
     mean_micros: BTreeMap<JobId, f64>,
     last_seen: Timestamp,
@@ -218,6 +225,8 @@ pub struct Coordinator {
     trust: Trust,
     /// Tasks whose votes are to be judged anew, because one of them was taken back.
     reconsidered: Vec<TaskId>,
+    /// Agreed outputs that nobody delivered so far.
+    uncollected: BTreeMap<TaskId, outputs::Uncollected>,
 }
 
 impl Coordinator {
@@ -243,6 +252,7 @@ impl Coordinator {
             judged: None,
             arrived: BTreeSet::new(),
             reconsidered: Vec::new(),
+            uncollected: BTreeMap::new(),
         }
     }
 
@@ -280,6 +290,7 @@ impl Coordinator {
         worker.last_seen = now;
         self.note_presence(no);
         let unknown = self.reconcile(now, no, holding, fx);
+        self.on_keeper_back(now, no, |attempt| holding.contains(&attempt), fx);
         fx.messages.push((session, ToWorker::Welcome { unknown }));
         self.pump(now, no, fx);
         self.feed(now, fx);

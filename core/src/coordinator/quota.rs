@@ -62,7 +62,8 @@ impl Coordinator {
         }
         // Others could give a result.
         for attempt in &task.attempts {
-            if matches!(attempt.state, AttemptState::NoResult(reason) if reason != NoResult::Stopped) {
+            if matches!(attempt.state, AttemptState::NoResult(reason) if !matches!(reason, NoResult::Stopped | NoResult::Disk))
+            {
                 self.note_bad(attempt.peer, fx);
             }
         }

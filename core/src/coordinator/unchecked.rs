@@ -170,6 +170,7 @@ impl Coordinator {
                 });
                 task.queued = None;
                 task.collecting = false;
+                self.uncollected.remove(&TaskId { job: id, index: *index });
                 job.requeue(*index, false, &self.trust);
                 self.reconsidered.push(TaskId { job: id, index: *index });
             }

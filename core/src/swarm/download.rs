@@ -10,6 +10,8 @@
 //!   rests, each time longer. Who sends bytes that do not belong to the blob is out at once.
 //! * **Endgame**: when everything that is missing is on its way, what takes long is asked of a second provider as well.
 
+mod seats;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     ops::Range,
@@ -92,6 +94,10 @@ struct Provider {
     refusals: u32,
     /// Whether it ever sent a piece: what others say that they have counts less.
     proved: bool,
+    /// Whether only other peers named it.
+    hearsay: bool,
+    /// When it was looked at for the first time.
+    seated: Option<Timestamp>,
 }
 
 impl Provider {
@@ -193,8 +199,7 @@ impl Download {
         if self.providers.contains_key(&peer) || self.liars.contains(&peer) {
             return false;
         }
-        let peers = self.providers.values().filter(|provider| provider.kind == Kind::Peer).count();
-        if kind == Kind::Peer && peers >= limits::SWARM_PROVIDERS_MAX {
+        if kind == Kind::Peer && self.peers().count() >= limits::SWARM_PROVIDERS_MAX {
             return false;
         }
         let provider = Provider {
@@ -205,6 +210,8 @@ impl Download {
             failures: 0,
             refusals: 0,
             proved: false,
+            hearsay: false,
+            seated: None,
         };
         self.providers.insert(peer, provider);
         true

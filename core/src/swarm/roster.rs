@@ -36,7 +36,7 @@ impl Roster {
             return true;
         }
         let seats = self.seats.get(&peer).copied().unwrap_or_default();
-        if seats >= limits::ANNOUNCED_BLOBS_PER_PEER_MAX {
+        if seats >= limits::EXCHANGED_BLOBS_PER_PEER_MAX {
             return false;
         }
         if self.blobs.len() >= limits::SWARM_BLOBS_MAX && !self.blobs.contains_key(&hash) {
@@ -99,6 +99,11 @@ impl Roster {
         for peer in self.blobs.remove(&hash).unwrap_or_default().into_keys() {
             unseat(&mut self.seats, peer);
         }
+    }
+
+    /// Whether a peer takes part in anything.
+    pub fn is_seated(&self, peer: PeerId) -> bool {
+        self.seats.contains_key(&peer)
     }
 
     /// Seats that are taken, over all blobs.
@@ -193,7 +198,7 @@ mod tests {
         let greedy = peer(300_000);
         let seats =
             (2..100_000).filter(|number| roster.meet(START + SILENCE_MAX, hash(*number), greedy)).count();
-        assert_eq!(seats, limits::ANNOUNCED_BLOBS_PER_PEER_MAX);
+        assert_eq!(seats, limits::EXCHANGED_BLOBS_PER_PEER_MAX);
         assert_eq!(roster.members(START + SILENCE_MAX, hash(2), peer(1), &mut |_| 0), [greedy]);
     }
 

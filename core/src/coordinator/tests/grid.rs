@@ -194,8 +194,17 @@ impl NewJob {
 pub(super) struct Machine {
     pub(super) session: Option<SessionId>,
     pub(super) holds: BTreeSet<AttemptId>,
+    /// Attempts whose large outputs it keeps, as far as a script let it connect again.
+    keeps: BTreeSet<AttemptId>,
     told: BTreeSet<JobId>,
     pub(super) inbox: Vec<ToWorker>,
+}
+
+impl Machine {
+    pub(super) fn lose_everything(&mut self) {
+        self.holds.clear();
+        self.keeps.clear();
+    }
 }
 
 pub(super) struct Grid {
@@ -266,7 +275,7 @@ impl Grid {
         for job in batch.shards.keys() {
             assert!(changed.contains(job), "who watches job {job} hears of its progress");
         }
-        self.store.commit(batch);
+        self.store.commit(&batch);
         self.fetches.extend(fetches);
         for (session, message) in messages {
             self.deliver(session, message);
@@ -284,6 +293,7 @@ impl Grid {
         match &message {
             ToWorker::Welcome { unknown } => {
                 machine.holds.retain(|attempt| !unknown.contains(attempt));
+                machine.keeps.retain(|attempt| !unknown.contains(attempt));
             }
             ToWorker::Job { job, .. } => {
                 machine.told.insert(*job);
@@ -318,6 +328,7 @@ impl Grid {
                 }
                 for attempt in released {
                     machine.holds.remove(attempt);
+                    machine.keeps.remove(attempt);
                 }
             }
             ToWorker::Cancelled { attempts } => {
@@ -521,7 +532,7 @@ impl Worker<'_> {
         let machine = self.machine();
         machine.session = Some(session);
         machine.told.clear();
-        let holding: Vec<_> = machine.holds.iter().copied().collect();
+        let holding: Vec<_> = machine.holds.union(&machine.keeps).copied().collect();
         self.grid.sessions.insert(session, name);
         self.grid.event(|coordinator, now, fx| {
             coordinator.on_session_opened(now, session, id, capacity, &holding, fx)
@@ -547,6 +558,7 @@ impl Worker<'_> {
     /// It is killed: everything that it held is gone.
     pub(super) fn dies(mut self) -> Self {
         self.machine().holds.clear();
+        self.machine().keeps.clear();
         self.disconnects()
     }
 
@@ -603,6 +615,9 @@ impl Worker<'_> {
         for report in &reports {
             let held = self.machine().holds.contains(&report.attempt);
             *self.grid.reported.entry((report.attempt, self.name)).or_default() |= held;
+            if report.is_remote() {
+                self.machine().keeps.insert(report.attempt);
+            }
         }
         self.grid.event(|coordinator, now, fx| coordinator.on_reports(now, session, reports, fx));
         self

@@ -4,7 +4,7 @@ use std::{net::IpAddr, time::Duration};
 
 use super::grid::{A, B, C, D, Grid, job, peer};
 use crate::{
-    coordinator::{Config, Coordinator, InviteRow, PassedOver, Refusal, TaskState},
+    coordinator::{Config, Coordinator, InviteRow, JobRefusal, PassedOver, Refusal, TaskState},
     job::JobState,
     limits,
     placement::{Admission, Admit, InviteId, Origin, OwnerKey},
@@ -158,7 +158,9 @@ fn newcomers_decide_where_nobody_else_can() {
             "is banned" => grid.says(D, Admission::Banned),
             _ => {
                 let (session, job) = (grid.worker(D).session(), grid.job);
-                grid.event(|coordinator, now, fx| coordinator.on_refused(now, session, &[job], fx));
+                grid.event(|coordinator, now, fx| {
+                    coordinator.on_refused(now, session, &[job], JobRefusal::Distrusts, fx);
+                });
             }
         }
         grid.passes(limits::RECONNECT_GRACE);

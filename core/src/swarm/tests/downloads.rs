@@ -289,3 +289,33 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn hearsay_takes_some_seats_and_never_those_of_peers_that_were_named_by_who_knows() {
+    let mut download = Download::new(mib(4), PieceSet::none(4));
+    let heard = (1..=100).filter(|number| download.on_hearsay(peer(*number))).count();
+    assert_eq!(heard, limits::SWARM_HEARSAY_MAX);
+    let named = (101..=200).filter(|number| download.on_provider(peer(*number), Kind::Peer)).count();
+    assert_eq!(named, limits::SWARM_PROVIDERS_MAX - limits::SWARM_HEARSAY_MAX);
+    assert!(download.on_provider(peer(250), Kind::Source), "a source has a seat of its own");
+}
+
+#[test]
+fn whoever_sends_something_keeps_its_seat_and_the_useless_make_room() {
+    let mut download = download(4, &[(1, Kind::Peer, &[0, 1])]);
+    for number in 2..=200 {
+        download.on_hearsay(peer(number));
+    }
+    assert!(!download.on_hearsay(peer(201)));
+    let request = download.next(START, &mut dice(1)).expect("one");
+    assert_eq!(request.peer, peer(1));
+    download.on_fetched(START, request.number);
+    assert!(download.dismiss_useless(START).is_empty(), "they get some time");
+    let later = START + limits::SWARM_USELESS_AFTER;
+    let useless = download.dismiss_useless(later);
+    assert_eq!(useless.len(), limits::SWARM_HEARSAY_MAX);
+    assert!(!useless.contains(&peer(1)));
+    assert!(download.on_hearsay(peer(201)), "there is room again");
+    assert!(download.dismiss_useless(later).is_empty(), "nobody is sent away while there is room");
+    download.check_invariants();
+}
