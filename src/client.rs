@@ -15,7 +15,7 @@ use talka_core::{ids::PeerId, job::BlobRef, limits, quantities};
 use talka_peer::{
     address::PeerAddr,
     blobs::BlobStore,
-    endpoint::{EndpointConfig, PeerEndpoint},
+    endpoint::{EndpointConfig, PeerEndpoint, Relay},
     identity::Identity,
     rpc::{self, AuthorizedChannel},
     ticket::Ticket,
@@ -32,6 +32,7 @@ use crate::{
     error::{Code, Failure},
     find::{self, Found},
     operator, paths,
+    problems::Problems,
 };
 
 /// An encoded output: what a task may write, and names, log and framing.
@@ -51,6 +52,13 @@ pub(crate) struct Client {
     outputs: Mutex<Arc<Outputs>>,
     /// Whether the user was told that the connection is lost.
     lost: AtomicBool,
+}
+
+/// The relay that a flag names; without it, that of the ticket.
+fn relay_of(flag: Option<&str>, ticket: &Ticket) -> Result<Relay, Failure> {
+    let mut problems = Problems::default();
+    let relay = problems.parsed("--relay", flag, ticket.coordinator.relay.clone().into());
+    problems.into_result(relay)
 }
 
 /// Where fetched outputs go.
@@ -95,7 +103,9 @@ impl Client {
         paths::create_private(&key_dir)
             .with_context(|| format!("cannot create {} for this user's key", key_dir.display()))?;
         let identity = Identity::load_or_create(&key_dir)?;
-        let endpoint = PeerEndpoint::bind(EndpointConfig::new(identity.clone())).await?;
+        let relay = relay_of(flags.relay.as_deref(), ticket)?;
+        let endpoint = PeerEndpoint::bind(EndpointConfig { relay, ..EndpointConfig::new(identity.clone()) });
+        let endpoint = endpoint.await?;
         let rpc = rpc::Client::new(endpoint.clone(), ticket);
         let outputs = Mutex::new(Arc::new(Outputs::new(&endpoint)));
         Ok(Self { identity, endpoint, rpc, outputs, lost: AtomicBool::new(false) })

@@ -13,6 +13,10 @@ pub(crate) const ACCESS: &[(&str, Access)] = &[
     ("/talka.v1.Grid/Join", Access::Peer),
     ("/talka.v1.Grid/Session", Access::Peer),
     ("/talka.v1.Peers/Providers", Access::Peer),
+    // Peers that exchange pieces: this is where they come from, by the blob protocol or over gRPC.
+    ("/talka.v1.Exchange/Members", Access::Peer),
+    ("/talka.v1.Exchange/Pieces", Access::Peer),
+    ("/talka.v1.Exchange/Fetch", Access::Peer),
     // What everybody may see: who takes part, and what they earned.
     ("/talka.v1.Peers/List", Access::Anyone),
     ("/talka.v1.Ledger/Credit", Access::Anyone),

@@ -22,6 +22,7 @@ use talka_peer::{
     files::{Existing, write_durably},
     identity::{Identity, IdentityError},
     rpc::{self, AccessTable, PeerHandler, Server, server},
+    swarm::ExchangeService,
     ticket::{InviteToken, Ticket},
     transfer::Fetcher,
 };
@@ -137,7 +138,7 @@ pub async fn run(
     let mut store: Box<dyn Store> =
         Box::new(SqliteStore::open(dir, identity.peer_id()).map_err(store_failed)?);
     let token = load_or_create_token(dir)?;
-    let mut listen = EndpointConfig::new(identity.clone());
+    let mut listen = EndpointConfig { relay: config.relay.clone(), ..EndpointConfig::new(identity.clone()) };
     if let Some(bind) = config.bind {
         listen.listen = bind;
     }
@@ -163,13 +164,15 @@ pub async fn run(
     let tasks = TaskTracker::new();
     let context = Context { identity, reactor: handle.clone(), reader, inputs: indices, submissions };
     let roles = TokenRoles { token, operator: operator_token(&context.identity) };
-    let server = server_of(context, roles, connections.clone())?;
-    let (peers, streams) = PeerHandler::new(connections.clone());
     let serving = Serving { upload: config.upload_per_second, is_source: true };
+    let for_blobs = BlobServer::with(&blobs, AdmitAll, serving, connections.clone());
+    let exchange = ExchangeService::of_source(blobs.clone(), for_blobs.clone());
+    let server = server_of(context, exchange, roles, connections.clone())?;
+    let (peers, streams) = PeerHandler::new(connections.clone());
     let router: Router = endpoint
         .router(&connections)
         .accept(rpc::ALPN, peers)
-        .accept(blobs::ALPN, BlobServer::with(&blobs, AdmitAll, serving, connections.clone()))
+        .accept(blobs::ALPN, for_blobs)
         .accept(REVERSE_ALPN, reverse)
         .spawn();
     let http = match config.http {
@@ -192,6 +195,9 @@ pub async fn run(
                 tracing::error!(%error, "the side for tools ended");
             }
         });
+    }
+    if !endpoint.reaches_relay(limits::RELAY_START_MAX).await {
+        tracing::warn!("the relay does not answer; peers that need it can't connect until it does");
     }
     tracing::info!(peer = %me, "coordinator ready");
     on_ready(Ready {
@@ -223,11 +229,13 @@ pub async fn run(
 
 fn server_of(
     context: Context,
+    exchange: ExchangeService,
     roles: TokenRoles,
     connections: ConnectionLimits,
 ) -> Result<Server, CoordinatorError> {
     let (mut services, _health) = server::standard_services(&[talka_proto::DESCRIPTORS])?;
     services
+        .add_service(exchange.into_server())
         .add_service(GridServer::new(GridService(context.clone())))
         .add_service(JobsServer::new(JobsService(context.clone())))
         .add_service(LedgerServer::new(LedgerService(context.clone())))

@@ -9,6 +9,7 @@
 //! | [`jobs`] | submitting, results, credit: when nothing goes wrong |
 //! | [`failures`] | programs that fail, run too long or are cancelled |
 //! | [`faults`] | workers that lie or die, coordinators that die |
+//! | [`partition`] | machines that lose each other |
 //! | [`long`] | a job of a million tasks |
 //! | [`trust`] | workers that lie, where answers are weighed by who gave them |
 //! | [`steering`] | jobs that are paused, moved, or meant for some peers |
@@ -21,6 +22,7 @@
 //! | [`local`] | `talka run` against known answers |
 //! | [`http`] | the TCP side of a coordinator |
 //! | [`demo`] | `talka demo` |
+//! | [`relay`] | peers that can't be dialed, and peers that don't want to be seen |
 //! | [`bench`] | `talka bench` |
 
 mod bench;
@@ -36,7 +38,9 @@ mod ledger;
 mod local;
 mod long;
 mod owner;
+mod partition;
 mod placement;
 mod refusals;
+mod relay;
 mod steering;
 mod trust;

@@ -232,6 +232,7 @@ impl Shared {
                 if let Err(error) = self.tracker.others(blob).await {
                     tracing::debug!(%error, "the coordinator was not told of a blob");
                 }
+                self.swarm.tell(blob).await;
             }
             tokio::time::sleep(TELL_INTERVAL.mul_f64(rand::random_range(0.75..1.25))).await;
         }

@@ -4,19 +4,18 @@ use std::time::Duration;
 
 use talka_core::{
     coordinator::InviteRow,
-    ids::PeerId,
     limits,
     placement::{Admission, InviteId},
 };
 use talka_peer::rpc::{Role, peer, role};
 use talka_proto::{
-    convert::{InvalidMessage, blob_hash, id_bytes, peer_id},
+    convert::{InvalidMessage, blob_hash, peer_id},
     wire::{self, peers_server::Peers},
 };
 use tonic::{Request, Response, Status};
 
 use super::{Context, refused, views};
-use crate::{clock, reactor::Event};
+use crate::{clock, places::Place, reactor::Event};
 
 /// See the [module](self).
 pub(crate) struct PeersService(pub(crate) Context);
@@ -81,20 +80,14 @@ impl Peers for PeersService {
         request: Request<wire::ProvidersRequest>,
     ) -> Result<Response<wire::ProvidersReply>, Status> {
         let asker = peer(&request)?;
-        let wire::ProvidersRequest { hash, addresses, .. } = request.into_inner();
+        let wire::ProvidersRequest { hash, addresses, by_relay, .. } = request.into_inner();
         let hash = blob_hash(&hash)?;
-        let takes_part = !addresses.is_empty();
-        if takes_part {
-            self.0.submissions.learn_addresses(asker, &addresses);
-        }
+        let places = self.0.submissions.places();
+        let takes_part = places.learn(asker, Place::new(&addresses, by_relay));
         let members = self.0.reactor.call(|reply| Event::Members { asker, hash, takes_part, reply }).await?;
         let members = members
             .ok_or_else(|| Status::not_found("no unfinished job of this coordinator needs this blob"))?;
-        let provider = |peer: PeerId| wire::Provider {
-            peer: id_bytes(peer.as_bytes()),
-            addresses: self.0.submissions.addresses(peer),
-        };
-        let providers = members.into_iter().map(provider).collect();
+        let providers = members.into_iter().filter_map(|peer| places.provider(peer)).collect();
         Ok(Response::new(wire::ProvidersReply { providers }))
     }
 }

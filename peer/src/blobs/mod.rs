@@ -7,6 +7,7 @@
 //!
 //! Nobody can write into the store from outside: the protocol's push requests stay disabled.
 
+mod foreign;
 mod held;
 mod reverse;
 mod serve;
@@ -18,7 +19,10 @@ use std::path::PathBuf;
 use iroh_blobs::Hash;
 use talka_core::{ids::BlobHash, quantities::Bytes};
 
-pub(crate) use self::held::Held;
+pub(crate) use self::{
+    foreign::{Nowhere, Refused},
+    held::Held,
+};
 pub use self::{
     reverse::{REVERSE_ALPN, ReverseProviders, offer},
     serve::{Admit, AdmitAll, BlobServer, Served, Serving},
@@ -112,7 +116,7 @@ pub enum BlobError {
     Gone(#[source] Cause),
 }
 
-fn to_hash(hash: BlobHash) -> Hash {
+pub(crate) fn to_hash(hash: BlobHash) -> Hash {
     Hash::from_bytes(*hash.as_bytes())
 }
 

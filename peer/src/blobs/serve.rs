@@ -108,8 +108,8 @@ pub struct Serving {
 /// Serves a store: register it for [`ALPN`](super::ALPN), or [`offer`](super::offer) it.
 #[derive(Debug, Clone)]
 pub struct BlobServer {
-    store: Store,
-    events: EventSender,
+    pub(super) store: Store,
+    pub(super) events: EventSender,
     connections: ConnectionLimits,
     received: mpsc::Sender<(PeerId, u64)>,
 }

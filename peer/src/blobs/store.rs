@@ -103,6 +103,13 @@ impl BlobStore {
         Ok(self.size(hash).await?.is_some())
     }
 
+    /// Whether any byte of a blob is here.
+    pub(crate) async fn is_begun(&self, hash: BlobHash) -> Result<bool, BlobError> {
+        let status = self.store.status(to_hash(hash)).await;
+        let status = status.map_err(|error| BlobError::Gone(error.into()))?;
+        Ok(!matches!(status, BlobStatus::NotFound))
+    }
+
     /// The length of a blob that is here; none if it is not, or not all of it.
     pub async fn size(&self, hash: BlobHash) -> Result<Option<quantities::Bytes>, BlobError> {
         let status = self.store.status(to_hash(hash)).await;

@@ -8,7 +8,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use iroh::endpoint::{RecvStream, VarInt};
+use iroh::endpoint::VarInt;
 use iroh_blobs::util::RecvStream as BlobStream;
 use talka_core::quantities;
 
@@ -32,8 +32,8 @@ impl fmt::Display for WrongSize {
 impl std::error::Error for WrongSize {}
 
 /// What a provider sends, as long as it is of a blob with the expected length.
-pub(super) struct SizedStream {
-    stream: RecvStream,
+pub(super) struct SizedStream<S> {
+    stream: S,
     expected: u64,
     checked: bool,
     pace: Pace,
@@ -66,8 +66,8 @@ const BURST_BYTES: u64 = 64 << 10;
 /// Shorter waits are not slept: the timer ticks each millisecond, and a debt adds up until it is due.
 const WAIT_MIN: Duration = Duration::from_millis(4);
 
-impl SizedStream {
-    pub(super) fn new(stream: RecvStream, expected: u64, pace: Pace) -> Self {
+impl<S> SizedStream<S> {
+    pub(super) fn new(stream: S, expected: u64, pace: Pace) -> Self {
         Self { stream, expected, checked: false, pace }
     }
 
@@ -86,9 +86,9 @@ impl SizedStream {
     }
 }
 
-impl BlobStream for SizedStream {
+impl<S: BlobStream> BlobStream for SizedStream<S> {
     async fn recv_bytes(&mut self, len: usize) -> io::Result<Bytes> {
-        let bytes = BlobStream::recv_bytes(&mut self.stream, len).await?;
+        let bytes = self.stream.recv_bytes(len).await?;
         self.check(&bytes)?;
         self.pace.keep(bytes.len()).await;
         Ok(bytes)
@@ -109,10 +109,10 @@ impl BlobStream for SizedStream {
     }
 
     fn stop(&mut self, code: VarInt) -> io::Result<()> {
-        BlobStream::stop(&mut self.stream, code)
+        self.stream.stop(code)
     }
 
     fn id(&self) -> u64 {
-        BlobStream::id(&self.stream)
+        self.stream.id()
     }
 }

@@ -4,6 +4,7 @@
 
 mod command;
 mod guests;
+mod network;
 mod server;
 mod wait;
 
@@ -19,6 +20,7 @@ use tempfile::TempDir;
 pub(crate) use self::{
     command::{Ended, Talka},
     guests::Guest,
+    network::Network,
     server::Server,
     wait::{LONG, until},
 };
@@ -200,6 +202,26 @@ impl Grid {
                 invalid: number(row, "invalid"),
             })
             .collect()
+    }
+}
+
+/// A relay for whoever comes, on loopback.
+#[derive(Debug)]
+pub(crate) struct Relay {
+    _home: TempDir,
+    _server: Server,
+    /// What peers are told.
+    pub(crate) url: String,
+}
+
+impl Relay {
+    pub(crate) fn start() -> Self {
+        let home = tempfile::tempdir().expect("a temporary directory");
+        let args =
+            ["relay", "start", "--listen", "127.0.0.1:0", "--rate", "64MiB", "--token", "open-sesame-1"];
+        let server = Server::start(Talka::new(home.path(), args), "relay");
+        let url = text(server.ready(), "url");
+        Self { _home: home, _server: server, url }
     }
 }
 
