@@ -230,6 +230,14 @@ fn newcomers_behind_a_relay_are_one_network_until_somebody_vouches_for_them() {
     grid.says(B, Admission::Approved);
     grid.passes(Duration::from_secs(1));
     assert_eq!(grid.holds(B), [0]);
+    // Who shows the coordinator's own token is no stranger.
+    let mut grid = Grid::default();
+    for worker in [A, B] {
+        grid.admit(worker, Origin { has_token: true, ..relayed }).expect("admitted");
+        grid.worker(worker).connects(1);
+    }
+    grid.submit(job(1).quorum(2));
+    assert_eq!((grid.holds(A).len(), grid.holds(B).len()), (1, 1));
 }
 
 #[test]
