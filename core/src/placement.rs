@@ -120,9 +120,12 @@ impl Origin {
         self.address.is_some_and(|address| address.to_canonical().is_loopback())
     }
 
-    /// The public network that it comes from, or the one of all whose network can't be seen.
+    /// The public network that it comes from, or the one of all strangers whose network can't be seen.
     pub fn site(&self) -> Option<Site> {
-        self.address.map_or(Some(Site::RELAYED), Site::of)
+        match self.address {
+            Some(address) => Site::of(address),
+            None => (!self.has_token).then_some(Site::RELAYED),
+        }
     }
 }
 

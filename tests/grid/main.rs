@@ -16,6 +16,8 @@
 //! | [`owner`] | a volunteer who pauses, throttles and finishes |
 //! | [`checkpoints`] | tasks that outlive their worker |
 //! | [`data`] | what workers have on their disks |
+//! | [`placement`] | who may work, and who may stand beside whom |
+//! | [`impostor`] | a worker that reports on what was never its, again and again |
 //! | [`ledger`] | credit that is recomputed, receipts, whom workers trust |
 //! | [`refusals`] | what is not accepted, and what is said about it |
 //! | [`local`] | `talka run` against known answers |
@@ -32,12 +34,14 @@ mod failures;
 mod faults;
 mod harness;
 mod http;
+mod impostor;
 mod jobs;
 mod ledger;
 mod local;
 mod long;
 mod owner;
 mod partition;
+mod placement;
 mod refusals;
 mod relay;
 mod steering;

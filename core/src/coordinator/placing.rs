@@ -8,7 +8,8 @@
 //! have to be established, by honest work, and would be in the way only at tasks that it works at itself.
 //!
 //! **Networks** are seen, not claimed. Behind a relay there is nothing to see: newcomers that come through one count as
-//! one network together, until they are established or somebody vouches for them.
+//! one network together, until they are established or somebody vouches for them: an invite, the coordinator's own token,
+//! or its owner.
 
 use super::{
     again::Exclusion,

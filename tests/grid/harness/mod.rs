@@ -102,7 +102,12 @@ impl Grid {
 
     /// A worker that has ended, once more.
     pub(crate) fn restart_worker(&self, number: usize) -> Server {
-        self.worker_in(self.path(&format!("worker-{number}")), number, &[])
+        self.restart_worker_with(number, &[])
+    }
+
+    /// The same with further flags.
+    pub(crate) fn restart_worker_with(&self, number: usize, flags: &[&str]) -> Server {
+        self.worker_in(self.path(&format!("worker-{number}")), number, flags)
     }
 
     fn worker_in(&self, dir: PathBuf, number: usize, flags: &[&str]) -> Server {
@@ -110,8 +115,9 @@ impl Grid {
     }
 
     fn worker_command(&self, dir: PathBuf, flags: &[&str]) -> Talka {
-        let args = ["worker", "start", "--cpus", "1", "--bind", "127.0.0.1:0", "--ticket", &self.ticket];
-        self.talka(args).arg("--data-dir").arg(dir).args(flags)
+        let args = ["worker", "start", "--cpus", "1", "--bind", "127.0.0.1:0"];
+        let ticket: &[&str] = if flags.contains(&"--ticket") { &[] } else { &["--ticket", &self.ticket] };
+        self.talka(args).args(ticket).arg("--data-dir").arg(dir).args(flags)
     }
 
     /// One more worker, which lies about every result.

@@ -159,7 +159,7 @@ fn newcomers_decide_where_nobody_else_can() {
             _ => {
                 let (session, job) = (grid.worker(D).session(), grid.job);
                 grid.event(|coordinator, now, fx| {
-                    coordinator.on_refused(now, session, &[job], JobRefusal::Distrusts, fx)
+                    coordinator.on_refused(now, session, &[job], JobRefusal::Distrusts, fx);
                 });
             }
         }
@@ -230,6 +230,14 @@ fn newcomers_behind_a_relay_are_one_network_until_somebody_vouches_for_them() {
     grid.says(B, Admission::Approved);
     grid.passes(Duration::from_secs(1));
     assert_eq!(grid.holds(B), [0]);
+    // Who shows the coordinator's own token is no stranger.
+    let mut grid = Grid::default();
+    for worker in [A, B] {
+        grid.admit(worker, Origin { has_token: true, ..relayed }).expect("admitted");
+        grid.worker(worker).connects(1);
+    }
+    grid.submit(job(1).quorum(2));
+    assert_eq!((grid.holds(A).len(), grid.holds(B).len()), (1, 1));
 }
 
 #[test]
