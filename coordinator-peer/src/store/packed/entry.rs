@@ -144,8 +144,10 @@ pub(in crate::store) fn entry(column: Option<[u8; 32]>, bytes: &[u8]) -> Result<
             outcome = Some(of);
             TaskVerdict::Agreed { digest: result_digest(of, Some(fuel)), exit, fuel }
         }
-        (2, None) => TaskVerdict::NoAgreement,
-        (3, None) => TaskVerdict::NoResult(NoResult::from_code(source.number32()?).ok_or(Undecodable)?),
+        (2, None) if !has_output => TaskVerdict::NoAgreement,
+        (3, None) if !has_output => {
+            TaskVerdict::NoResult(NoResult::from_code(source.number32()?).ok_or(Undecodable)?)
+        }
         _ => return Err(Undecodable),
     };
     let output = OutputForm::ALL.into_iter().find(|form| *form as u64 == head >> 2 & 3);
