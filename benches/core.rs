@@ -13,7 +13,7 @@ use criterion::{BenchmarkId, Criterion, SamplingMode, Throughput, criterion_grou
 use talka_core::{
     coordinator::{Capacity, Config, Coordinator, Effects, Report, ReportOutcome, ReportOutput, ToWorker},
     ids::{AttemptId, BlobHash, InputDigest, PeerId, SessionId, TaskId},
-    job::{BlobRef, CLOCK_SECS_DEFAULT, Inputs, RawJobSpec, Submission, TaskLimits},
+    job::{BlobRef, Inputs, RawJobSpec, Submission},
     limits,
     outcome::{Exit, Output},
     quantities::{Bytes, Fuel, Timestamp},
@@ -101,19 +101,12 @@ impl Grid {
 
 fn submission(quorum: u32) -> Submission {
     let spec = RawJobSpec {
-        name: "bench".into(),
-        bundle: BlobRef { hash: BlobHash::new([1; 32]), size: Bytes::new(100) },
-        inputs: Inputs::Array { first: 0, count: limits::JOB_TASKS_MAX },
-        args: vec![],
-        env: vec![],
-        datasets: vec![],
-        limits: TaskLimits::default(),
         quorum,
-        seed: 0,
-        clock_secs: CLOCK_SECS_DEFAULT,
-        priority: 0,
-        on: vec![],
-        error_rate: None,
+        ..RawJobSpec::plain(
+            "bench",
+            BlobRef { hash: BlobHash::new([1; 32]), size: Bytes::new(100) },
+            Inputs::Array { first: 0, count: limits::JOB_TASKS_MAX },
+        )
     };
     Submission {
         request: [0; 16],

@@ -55,6 +55,7 @@ fn work() -> anyhow::Result<()> {
         ticket: ticket.parse()?,
         slots: Some(1),
         memory: None,
+        disk: talka_core::quantities::Bytes::mib(256),
         cpu_percent: CpuPercent::ALL,
         bind: Some("127.0.0.1:0".parse()?),
         trust: Trust::default(),

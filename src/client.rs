@@ -31,7 +31,7 @@ use crate::{
     cli::CoordinatorFlags,
     error::{Code, Failure},
     find::{self, Found},
-    paths,
+    operator, paths,
 };
 
 /// An encoded output: what a task may write, and names, log and framing.
@@ -74,13 +74,29 @@ pub(crate) struct Scratch {
 impl Client {
     /// Finds the coordinator that `flags` mean. The connection is made with the first request.
     pub(crate) async fn connect(flags: &CoordinatorFlags) -> anyhow::Result<Self> {
-        let ticket = parse_ticket(&find::coordinator(flags)?)?;
+        Self::with_ticket(flags, &parse_ticket(&find::coordinator(flags)?)?).await
+    }
+
+    /// The same as the coordinator's owner.
+    pub(crate) async fn connect_as_owner(flags: &CoordinatorFlags) -> anyhow::Result<Self> {
+        Self::with_ticket(flags, &operator::require(flags)?).await
+    }
+
+    /// The same as the coordinator's owner if this user is, and as anybody else if not.
+    pub(crate) async fn connect_as_owner_or_not(flags: &CoordinatorFlags) -> anyhow::Result<Self> {
+        match operator::owners_ticket(flags) {
+            Ok(Some(ticket)) => Self::with_ticket(flags, &ticket).await,
+            _ => Self::connect(flags).await,
+        }
+    }
+
+    async fn with_ticket(flags: &CoordinatorFlags, ticket: &Ticket) -> anyhow::Result<Self> {
         let key_dir = paths::submitter_dir(flags.data_dir.as_deref())?;
         paths::create_private(&key_dir)
             .with_context(|| format!("cannot create {} for this user's key", key_dir.display()))?;
         let identity = Identity::load_or_create(&key_dir)?;
         let endpoint = PeerEndpoint::bind(EndpointConfig::new(identity.clone())).await?;
-        let rpc = rpc::Client::new(endpoint.clone(), &ticket);
+        let rpc = rpc::Client::new(endpoint.clone(), ticket);
         let outputs = Mutex::new(Arc::new(Outputs::new(&endpoint)));
         Ok(Self { identity, endpoint, rpc, outputs, lost: AtomicBool::new(false) })
     }

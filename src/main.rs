@@ -30,6 +30,7 @@ mod inputs;
 mod jobs;
 mod ledger_file;
 mod logging;
+mod operator;
 mod output;
 mod paths;
 mod problems;

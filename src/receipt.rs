@@ -200,7 +200,7 @@ mod tests {
     use talka_core::{
         coordinator::Grant,
         ids::{BlobHash, JobId, PeerNo, TaskId},
-        job::{BlobRef, Inputs, RawJobSpec, TaskLimits},
+        job::{BlobRef, Inputs, RawJobSpec},
         ledger::{Frontier, node_hash},
         quantities::{Bytes, Timestamp},
         signing::receipts_root,
@@ -211,19 +211,12 @@ mod tests {
 
     fn spec() -> JobSpec {
         let raw = RawJobSpec {
-            name: "test".into(),
-            bundle: BlobRef { hash: BlobHash::new([1; 32]), size: Bytes::new(100) },
-            inputs: Inputs::Array { first: 0, count: 9 },
             args: vec!["{index}".into()],
-            env: vec![],
-            datasets: vec![],
-            limits: TaskLimits::default(),
-            quorum: 1,
-            seed: 0,
-            clock_secs: 0,
-            priority: 0,
-            on: vec![],
-            error_rate: None,
+            ..RawJobSpec::plain(
+                "test",
+                BlobRef { hash: BlobHash::new([1; 32]), size: Bytes::new(100) },
+                Inputs::Array { first: 0, count: 9 },
+            )
         };
         raw.validate().expect("valid")
     }

@@ -5,6 +5,7 @@ use serde::Serialize;
 use talka_core::{
     job::JobState,
     outcome::Exit,
+    placement::Admission,
     quantities::{Bytes, Credit, Ppm},
 };
 use talka_proto::{convert, wire};
@@ -283,6 +284,19 @@ pub(crate) struct PeerView {
     pub(crate) fetched_from_coordinator_bytes: u64,
     pub(crate) fetched_from_peers_bytes: u64,
     pub(crate) last_seen: String,
+    pub(crate) admission: String,
+    /// For the coordinator's owner alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) reputation: Option<ReputationView>,
+}
+
+/// What a worker's votes have shown.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(crate) struct ReputationView {
+    pub(crate) checks: u32,
+    pub(crate) caught: u32,
+    pub(crate) established: bool,
+    pub(crate) in_flight_max: u32,
 }
 
 impl From<&wire::PeerInfo> for PeerView {
@@ -304,8 +318,21 @@ impl From<&wire::PeerInfo> for PeerView {
             fetched_from_coordinator_bytes: capacity.fetched_from_coordinator_bytes,
             fetched_from_peers_bytes: capacity.fetched_from_peers_bytes,
             last_seen: iso8601(info.last_seen_millis),
+            admission: admission(info).into(),
+            reputation: info.reputation.map(|known| ReputationView {
+                checks: known.checks,
+                caught: known.caught,
+                established: known.established,
+                in_flight_max: known.in_flight_max,
+            }),
         }
     }
+}
+
+/// What the coordinator's owner said of a peer.
+fn admission(info: &wire::PeerInfo) -> &'static str {
+    let admission = u8::try_from(info.admission).ok().and_then(Admission::from_code);
+    admission.map_or("unknown", Admission::name)
 }
 
 /// Where a job stands; `None` for a state of a newer version.

@@ -28,7 +28,7 @@ use talka_core::{
     ids::{
         AttemptId, BlobHash, InputDigest, JobId, LeaseId, OutcomeDigest, PeerId, PeerNo, ResultDigest, TaskId,
     },
-    job::{BlobRef, Inputs, JobState, RawJobSpec, Submission, TaskLimits},
+    job::{BlobRef, Inputs, JobState, RawJobSpec, Submission},
     limits,
     outcome::Exit,
     quantities::{Bytes, Fuel, Timestamp},
@@ -152,19 +152,12 @@ impl Grid {
 
 fn job_row() -> JobRow {
     let spec = RawJobSpec {
-        name: "bench".into(),
-        bundle: BlobRef { hash: BlobHash::new([1; 32]), size: Bytes::new(100) },
-        inputs: Inputs::Array { first: 0, count: limits::JOB_TASKS_MAX },
-        args: vec![],
-        env: vec![],
-        datasets: vec![],
-        limits: TaskLimits::default(),
         quorum: 2,
-        seed: 0,
-        clock_secs: 0,
-        priority: 0,
-        on: vec![],
-        error_rate: None,
+        ..RawJobSpec::plain(
+            "bench",
+            BlobRef { hash: BlobHash::new([1; 32]), size: Bytes::new(100) },
+            Inputs::Array { first: 0, count: limits::JOB_TASKS_MAX },
+        )
     };
     let spec = spec.validate().expect("valid");
     let submission = Submission { request: [0; 16], submitter: PeerId::new([0; 32]), spec, signature: None };
@@ -210,6 +203,7 @@ fn final_row(index: u64) -> FinalRow {
     FinalRow {
         task: TaskId { job: JOB, index },
         verdict: TaskVerdict::Agreed { digest: digest(index), exit: Exit::Ok, fuel: FUEL },
+        outcome: None,
         attempts: 2,
         grants: vec![grant(1), grant(2)],
         output: FinalOutput::Inline(Arc::default()),

@@ -28,9 +28,13 @@ mod writer;
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use talka_core::ids::PeerId;
+use talka_core::{
+    ids::PeerId,
+    placement::{Admit, Apart},
+};
 use talka_peer::{rpc::Tls, ticket::Ticket};
 
+pub use access::operator_token;
 pub use serve::{CoordinatorError, run};
 
 /// Program and version, as peers are told.
@@ -51,6 +55,10 @@ pub struct CoordinatorConfig {
     pub reconnect_grace: Duration,
     /// Most bytes of blobs per second that it sends to all peers together; no limit unless set.
     pub upload_per_second: Option<std::num::NonZeroU64>,
+    /// Who may work.
+    pub admit: Admit,
+    /// What attempts of one task must not share.
+    pub apart: Apart,
 }
 
 /// A coordinator that serves.

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 
 use talka_core::{
-    coordinator::{Coordinator, Report, ReportOutcome},
+    coordinator::{Coordinator, Examined, Report, ReportOutcome},
     ids::{BlobHash, JobId, PeerId},
     ledger::TreeHash,
     limits,
@@ -48,29 +48,33 @@ impl Checker {
         Self { coordinator, worker, bundles: HashMap::new() }
     }
 
-    /// What the worker signed; `None` when nothing was executed.
+    /// The reports, and what the worker signed; `None` when nothing was executed.
     pub(crate) async fn check(
         &mut self,
         reactor: &Handle,
-        reports: &[Report],
+        reports: Vec<Report>,
         signature: &[u8],
-    ) -> Result<Option<Signed>, Unsigned> {
+    ) -> Result<(Vec<Examined>, Option<Signed>), Unsigned> {
+        let mut examined = Vec::with_capacity(reports.len());
         let mut receipts = Vec::with_capacity(reports.len());
         let mut leaves = Vec::with_capacity(reports.len());
         for report in reports {
             if matches!(report.outcome, ReportOutcome::NoResult(_)) {
+                examined.push(report.into());
                 continue;
             }
             let bundle = self.bundle(reactor, report.attempt.task.job).await?;
-            let Some(receipt) = report.receipt(bundle) else { continue };
+            let (report, receipt) = Examined::new(report, bundle);
+            examined.push(report);
+            let Some(receipt) = receipt else { continue };
             leaves.push(receipt.leaf(bundle));
             receipts.push(receipt);
         }
         if receipts.is_empty() {
-            return Ok(None);
+            return Ok((examined, None));
         }
         let signature = self.verify(leaves, signature)?;
-        Ok(Some(Signed { signature, receipts }))
+        Ok((examined, Some(Signed { signature, receipts })))
     }
 
     fn verify(&self, leaves: Vec<TreeHash>, signature: &[u8]) -> Result<[u8; 64], InvalidMessage> {

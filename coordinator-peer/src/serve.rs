@@ -34,7 +34,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     CoordinatorConfig, Ready,
-    access::{ACCESS, TokenRoles},
+    access::{ACCESS, TokenRoles, operator_token},
     clock,
     inputs::{InputIndices, JobInputs},
     outputs,
@@ -163,10 +163,11 @@ pub async fn run(
     let stopping = CancellationToken::new();
     let tasks = TaskTracker::new();
     let context = Context { identity, reactor: handle.clone(), reader, inputs: indices, submissions };
+    let roles = TokenRoles { token, operator: operator_token(&context.identity) };
     let serving = Serving { upload: config.upload_per_second, is_source: true };
     let for_blobs = BlobServer::with(&blobs, AdmitAll, serving, connections.clone());
     let exchange = ExchangeService::of_source(blobs.clone(), for_blobs.clone());
-    let server = server_of(context, exchange, token, connections.clone())?;
+    let server = server_of(context, exchange, roles, connections.clone())?;
     let (peers, streams) = PeerHandler::new(connections.clone());
     let router: Router = endpoint
         .router(&connections)
@@ -226,7 +227,7 @@ pub async fn run(
 fn server_of(
     context: Context,
     exchange: ExchangeService,
-    token: InviteToken,
+    roles: TokenRoles,
     connections: ConnectionLimits,
 ) -> Result<Server, CoordinatorError> {
     let (mut services, _health) = server::standard_services(&[talka_proto::DESCRIPTORS])?;
@@ -236,8 +237,7 @@ fn server_of(
         .add_service(JobsServer::new(JobsService(context.clone())))
         .add_service(LedgerServer::new(LedgerService(context.clone())))
         .add_service(PeersServer::new(PeersService(context)));
-    let roles = Arc::new(TokenRoles { token });
-    Ok(Server::new(services.routes(), AccessTable::new(ACCESS), roles, connections))
+    Ok(Server::new(services.routes(), AccessTable::new(ACCESS), Arc::new(roles), connections))
 }
 
 /// Loads the state, and the input indices of the jobs that still run.
@@ -248,7 +248,8 @@ async fn restore(
     submissions: &Submissions,
 ) -> Result<(Coordinator, Effects, InputIndices), CoordinatorError> {
     let mut fx = Effects::default();
-    let settings = Config { reconnect_grace: config.reconnect_grace, audit_key, ..Config::default() };
+    let CoordinatorConfig { reconnect_grace, admit, apart, .. } = *config;
+    let settings = Config { reconnect_grace, audit_key, admit, apart, ..Config::default() };
     let coordinator = Coordinator::restore(settings, clock::now(), snapshot, &mut fx);
     let indices = InputIndices::default();
     for job in coordinator.jobs(None, usize::MAX) {

@@ -17,6 +17,10 @@
 //! Every field is preceded by its length, so that no two different executions share an encoding. The
 //! log (standard error) is left out.
 
+use std::sync::LazyLock;
+
+use blake3::hazmat::{ContextKey, HasherExt, hash_derive_key_context};
+
 use crate::{
     ids::{BlobHash, InputDigest, OutcomeDigest, ResultDigest},
     outcome::{Exit, Output},
@@ -76,7 +80,8 @@ impl Input<'_> {
 
 /// The digest of one execution of `bundle`, but for its fuel.
 pub fn outcome_digest(bundle: BlobHash, input: InputDigest, exit: Exit, output: &Output) -> OutcomeDigest {
-    let mut fields = Fields::new("talka-1 outcome digest");
+    static KIND: Kind = kind!("talka-1 outcome digest");
+    let mut fields = Fields::of(&KIND);
     fields.bytes(PROFILE.as_bytes()).bytes(bundle.as_bytes()).bytes(input.as_bytes());
     let (kind, number) = exit.to_code();
     fields.number(kind.into()).number(number.into());
@@ -90,10 +95,9 @@ pub fn outcome_digest(bundle: BlobHash, input: InputDigest, exit: Exit, output: 
 
 /// The digest of a result: of an outcome and the fuel that it takes, where that is known.
 pub fn result_digest(outcome: OutcomeDigest, fuel: Option<Fuel>) -> ResultDigest {
-    let mut fields = match fuel {
-        Some(_) => Fields::new("talka-1 result digest"),
-        None => Fields::new("talka-1 result digest without fuel"),
-    };
+    static WITH_FUEL: Kind = kind!("talka-1 result digest");
+    static WITHOUT: Kind = kind!("talka-1 result digest without fuel");
+    let mut fields = Fields::of(if fuel.is_some() { &WITH_FUEL } else { &WITHOUT });
     fields.bytes(outcome.as_bytes());
     if let Some(fuel) = fuel {
         fields.number(fuel.get());
@@ -101,17 +105,67 @@ pub fn result_digest(outcome: OutcomeDigest, fuel: Option<Fuel>) -> ResultDigest
     ResultDigest::new(fields.finish())
 }
 
+/// What a hash in derive-key mode is of: the context, hashed once for all digests of the kind.
+pub(crate) struct Kind(LazyLock<ContextKey, fn() -> ContextKey>);
+
+/// The key of a kind that there are many digests of, made when it is first needed.
+macro_rules! kind {
+    ($context:literal) => {
+        $crate::digest::Kind::new(|| blake3::hazmat::hash_derive_key_context($context))
+    };
+}
+pub(crate) use kind;
+
+impl Kind {
+    /// See [`kind`].
+    pub(crate) const fn new(key: fn() -> ContextKey) -> Self {
+        Self(LazyLock::new(key))
+    }
+}
+
 /// Length-prefixed fields into one BLAKE3 hash in derive-key mode, so that a digest of one kind is never
 /// one of another.
-pub(crate) struct Fields(blake3::Hasher);
+pub(crate) struct Fields {
+    hasher: blake3::Hasher,
+    /// Fields gather here, as the hasher takes few long pieces faster than many short ones.
+    gathered: [u8; GATHERED],
+    length: usize,
+}
+
+/// Most digests are of fewer bytes.
+const GATHERED: usize = 256;
 
 impl Fields {
+    /// Fields of a kind that there are few digests of.
     pub(crate) fn new(context: &str) -> Self {
-        Self(blake3::Hasher::new_derive_key(context))
+        Self::with_key(&hash_derive_key_context(context))
+    }
+
+    /// Fields of a kind that there are many digests of.
+    pub(crate) fn of(kind: &Kind) -> Self {
+        Self::with_key(&kind.0)
+    }
+
+    fn with_key(key: &ContextKey) -> Self {
+        let hasher = blake3::Hasher::new_from_context_key(key);
+        Self { hasher, gathered: [0; GATHERED], length: 0 }
+    }
+
+    fn put(&mut self, bytes: &[u8]) {
+        if self.length + bytes.len() > GATHERED {
+            self.hasher.update(&self.gathered[..self.length]);
+            self.length = 0;
+        }
+        if let Some(room) = self.gathered.get_mut(self.length..self.length + bytes.len()) {
+            room.copy_from_slice(bytes);
+            self.length += bytes.len();
+        } else {
+            self.hasher.update(bytes);
+        }
     }
 
     pub(crate) fn number(&mut self, number: u64) -> &mut Self {
-        self.0.update(&number.to_le_bytes());
+        self.put(&number.to_le_bytes());
         self
     }
 
@@ -121,12 +175,14 @@ impl Fields {
 
     pub(crate) fn bytes(&mut self, bytes: &[u8]) -> &mut Self {
         self.count(bytes.len());
-        self.0.update(bytes);
+        self.put(bytes);
         self
     }
 
-    pub(crate) fn finish(self) -> [u8; 32] {
-        *self.0.finalize().as_bytes()
+    pub(crate) fn finish(&mut self) -> [u8; 32] {
+        self.hasher.update(&self.gathered[..self.length]);
+        self.length = 0;
+        *self.hasher.finalize().as_bytes()
     }
 }
 
@@ -157,6 +213,27 @@ mod tests {
         let stdin = input(&["ab".into()], b"c").digest();
         assert_ne!(ab_c, a_bc);
         assert_ne!(ab_c, stdin);
+    }
+
+    /// Whatever way the fields are gathered, what is hashed is their bytes.
+    #[test]
+    fn fields_of_any_length_are_hashed_as_they_stand() {
+        static KIND: Kind = kind!("talka test");
+        for lengths in
+            [&[][..], &[0], &[1, 2, 3], &[247, 1], &[248], &[249, 0], &[100, 100, 100], &[5, 3000, 5]]
+        {
+            let (mut cached, mut plain) = (Fields::of(&KIND), Fields::new("talka test"));
+            let mut expected = blake3::Hasher::new_derive_key("talka test");
+            for length in lengths {
+                let field: Vec<u8> = (0..*length).map(|byte: u32| byte.to_le_bytes()[0]).collect();
+                cached.bytes(&field);
+                plain.bytes(&field);
+                expected.update(&u64::from(*length).to_le_bytes()).update(&field);
+            }
+            let expected = *expected.finalize().as_bytes();
+            assert_eq!(cached.finish(), expected, "{lengths:?}");
+            assert_eq!(plain.finish(), expected, "{lengths:?}");
+        }
     }
 
     #[test]

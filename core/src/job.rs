@@ -200,6 +200,25 @@ impl fmt::Display for InvalidJob {
 }
 
 impl RawJobSpec {
+    /// A job that asks for nothing special: one answer is enough, no arguments, every limit as it is by default.
+    pub fn plain(name: impl Into<String>, bundle: BlobRef, inputs: Inputs) -> Self {
+        Self {
+            name: name.into(),
+            bundle,
+            inputs,
+            args: vec![],
+            env: vec![],
+            datasets: vec![],
+            limits: TaskLimits::default(),
+            quorum: 1,
+            seed: 0,
+            clock_secs: CLOCK_SECS_DEFAULT,
+            priority: 0,
+            on: vec![],
+            error_rate: None,
+        }
+    }
+
     /// Checks every rule and reports all that are broken.
     pub fn validate(mut self) -> Result<JobSpec, InvalidJob> {
         let mut problems = Vec::new();
@@ -440,19 +459,14 @@ pub(crate) mod tests {
 
     pub(crate) fn raw(count: u64, quorum: u32) -> RawJobSpec {
         RawJobSpec {
-            name: "test".into(),
-            bundle: BlobRef { hash: BlobHash::new([1; 32]), size: Bytes::new(100) },
-            inputs: Inputs::Array { first: 0, count },
             args: vec!["--tile".into(), "{index}".into()],
             env: vec![("B".into(), "x{index}".into()), ("A".into(), String::new())],
-            datasets: vec![],
-            limits: TaskLimits::default(),
             quorum,
-            seed: 0,
-            clock_secs: CLOCK_SECS_DEFAULT,
-            priority: 0,
-            on: vec![],
-            error_rate: None,
+            ..RawJobSpec::plain(
+                "test",
+                BlobRef { hash: BlobHash::new([1; 32]), size: Bytes::new(100) },
+                Inputs::Array { first: 0, count },
+            )
         }
     }
 

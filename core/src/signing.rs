@@ -17,7 +17,7 @@
 //! [`Receipt`]s, and it signs the root. Who has one receipt, its path and the signature needs no other one.
 
 use crate::{
-    digest::{Fields, PROFILE},
+    digest::{Fields, Kind, PROFILE, kind},
     ids::{AttemptId, BlobHash, OutcomeDigest, PeerId},
     job::{Inputs, JobSpec},
     ledger::{Frontier, TreeHash},
@@ -94,7 +94,8 @@ pub struct Receipt {
 impl Receipt {
     /// Its leaf in the tree of a message.
     pub fn leaf(&self, bundle: BlobHash) -> TreeHash {
-        let mut fields = Fields::new("talka receipt 1");
+        static KIND: Kind = kind!("talka receipt 1");
+        let mut fields = Fields::of(&KIND);
         fields.number(self.attempt.task.job.get()).number(self.attempt.task.index);
         fields.number(self.attempt.number.into());
         fields.bytes(PROFILE.as_bytes()).bytes(bundle.as_bytes()).bytes(self.outcome.as_bytes());

@@ -23,7 +23,7 @@ use std::{
 use talka_core::{
     coordinator::{
         Batch, CreditDelta, FinalOutput, FinalRow, Grant, JobProgress, JobRow, PendingOutput, PendingReport,
-        PendingRow, ShardRow, TaskVerdict,
+        PendingRow, ShardRow, TaskVerdict, attempts_of,
     },
     ids::{AttemptId, JobId, PeerId, PeerNo, TaskId},
     job::JobState,
@@ -32,7 +32,7 @@ use talka_core::{
 };
 
 use crate::{
-    disk::{Disk, attempts_of, items},
+    disk::{Disk, items},
     truth::Answer,
 };
 

@@ -5,7 +5,7 @@ use std::{ops::RangeInclusive, time::Duration};
 
 use talka_core::{
     ids::{BlobHash, JobId, PeerId},
-    job::{BlobRef, CLOCK_SECS_DEFAULT, Dataset, Inputs, RawJobSpec, Submission, TaskLimits},
+    job::{BlobRef, Dataset, Inputs, RawJobSpec, Submission, TaskLimits},
     quantities::Bytes,
 };
 
@@ -69,19 +69,16 @@ impl World<'_> {
             };
             let dataset = Dataset { name: "shared".into(), blob: blob(2) };
             let raw = RawJobSpec {
-                name: format!("job {number}"),
-                bundle: blob(1),
-                inputs: Inputs::Array { first: 0, count: tasks },
-                args: vec![],
-                env: vec![],
                 datasets: if number % 2 == 0 { vec![dataset] } else { vec![] },
                 limits: TaskLimits { deadline: TASK_DEADLINE, ..TaskLimits::default() },
                 quorum,
-                seed: 0,
-                clock_secs: CLOCK_SECS_DEFAULT,
                 priority: i64::from(number % 5) - 2,
-                on: vec![],
                 error_rate: scenario.error_rate.filter(|_| number % 3 == 2 && scenario.honest >= HONEST_MIN),
+                ..RawJobSpec::plain(
+                    format!("job {number}"),
+                    blob(1),
+                    Inputs::Array { first: 0, count: tasks },
+                )
             };
             let Ok(spec) = raw.validate() else { panic!("the scenario asks for invalid jobs") };
             let mut request = [0; 16];

@@ -3,7 +3,7 @@
 use anyhow::{Context, bail, ensure};
 use talka_core::{
     ids::PeerId,
-    job::{BlobRef, CLOCK_SECS_DEFAULT, Inputs, JobSpec, RawJobSpec, TaskLimits},
+    job::{BlobRef, Inputs, JobSpec, RawJobSpec},
     limits,
     signing::job_statement,
 };
@@ -56,19 +56,8 @@ impl Submitter {
     /// A job of so many tasks that do nothing.
     pub(super) fn job(&self, tasks: u64, quorum: u32) -> anyhow::Result<JobSpec> {
         let raw = RawJobSpec {
-            name: "bench".into(),
-            bundle: self.bundle,
-            inputs: Inputs::Array { first: 0, count: tasks },
-            args: vec![],
-            env: vec![],
-            datasets: vec![],
-            limits: TaskLimits::default(),
             quorum,
-            seed: 0,
-            clock_secs: CLOCK_SECS_DEFAULT,
-            priority: 0,
-            on: vec![],
-            error_rate: None,
+            ..RawJobSpec::plain("bench", self.bundle, Inputs::Array { first: 0, count: tasks })
         };
         raw.validate().context("the job breaks a limit of the grid")
     }

@@ -76,6 +76,9 @@ pub(crate) struct StartFlags {
     /// Memory of all tasks together [default: half of the machine's].
     #[arg(long, value_name = "SIZE", env = "TALKA_MEMORY")]
     memory: Option<String>,
+    /// What programs, inputs and results may take of the disk; what was used longest ago goes first [default: 20GiB].
+    #[arg(long, value_name = "SIZE", env = "TALKA_DISK")]
+    disk: Option<String>,
     /// Whose programs to run: coordinator (of everybody whom the coordinator lets submit), any (also what nobody
     /// signed), or the keys of submitters, separated by commas [default: coordinator].
     #[arg(long, value_name = "WHOM", env = "TALKA_TRUST")]
@@ -114,6 +117,7 @@ struct Donation {
     slots: Option<u32>,
     cpu_percent: CpuPercent,
     memory: Option<Bytes>,
+    disk: Bytes,
     bind: Option<SocketAddr>,
     bandwidth: Bandwidth,
     trust: Trust,
@@ -154,6 +158,11 @@ impl TryFrom<StartFlags> for Donation {
         if memory.is_some_and(|memory| memory < Bytes::mib(1)) {
             problems.add("--memory must be at least 1MiB; most tasks ask for 256MiB");
         }
+        let disk = Bytes::new(limits::DISK_BYTES_DEFAULT);
+        let disk: Bytes = problems.parsed("--disk", flags.disk.as_deref(), disk);
+        if disk.get() < limits::DISK_BYTES_MIN {
+            problems.add(format!("--disk must be at least {}", Bytes::new(limits::DISK_BYTES_MIN)));
+        }
         let bind = problems.optional("--bind", flags.bind.as_deref());
         let upload = problems.rate("--upload-limit", flags.upload_limit.as_deref());
         let download = problems.rate("--download-limit", flags.download_limit.as_deref());
@@ -172,7 +181,17 @@ impl TryFrom<StartFlags> for Donation {
         });
         let trust = Trust { policy, revoked };
         let data_dir = paths::data_dir(flags.data_dir, "worker")?;
-        problems.into_result(Self { data_dir, slots, cpu_percent, memory, bind, bandwidth, trust, names })
+        problems.into_result(Self {
+            data_dir,
+            slots,
+            cpu_percent,
+            memory,
+            disk,
+            bind,
+            bandwidth,
+            trust,
+            names,
+        })
     }
 }
 
@@ -180,7 +199,7 @@ async fn start(flags: StartFlags, out: Out) -> anyhow::Result<()> {
     // A worker's data directory is its own and never names a coordinator.
     let coordinator = CoordinatorFlags { ticket: flags.ticket.clone(), data_dir: None };
     let until_eof = flags.until_eof;
-    let Donation { data_dir, slots, cpu_percent, memory, bind, bandwidth, trust, names } =
+    let Donation { data_dir, slots, cpu_percent, memory, disk, bind, bandwidth, trust, names } =
         flags.try_into()?;
     let ticket = client::parse_ticket(&find::coordinator(&coordinator)?)?;
     let executable = paths::own_executable().context("cannot find this program's own file")?;
@@ -195,6 +214,7 @@ async fn start(flags: StartFlags, out: Out) -> anyhow::Result<()> {
         ticket,
         slots,
         memory,
+        disk,
         cpu_percent,
         bind,
         bandwidth,
@@ -211,7 +231,7 @@ async fn start(flags: StartFlags, out: Out) -> anyhow::Result<()> {
             stop.cancel();
         }
     };
-    let ran = talka_worker::run(config, token, on_ready).await;
+    let ran = talka_worker::run_persistently(config, token, on_ready).await;
     announced?;
     match ran {
         Err(WorkerError::Control(error @ ControlError::AlreadyRuns(_))) => {
@@ -246,6 +266,7 @@ mod tests {
             slots: None,
             cpu_percent: CpuPercent::ALL,
             memory: None,
+            disk: Bytes::new(20 << 30),
             bind: None,
             bandwidth: Bandwidth::default(),
             trust: Trust::default(),
@@ -260,6 +281,7 @@ mod tests {
             cpus: Some("0".into()),
             cpu_percent: Some("0".into()),
             memory: Some("1KiB".into()),
+            disk: Some("1MiB".into()),
             bind: Some("7118".into()),
             upload_limit: Some("1KiB".into()),
             download_limit: Some("fast".into()),
@@ -273,6 +295,7 @@ mod tests {
             "--cpus must be 1 to ",
             "--cpu-percent 0: ",
             "--memory must be",
+            "--disk must be at least 16.0 MiB",
             "--bind 7118: ",
             "--upload-limit must",
             "--download-limit fast: ",

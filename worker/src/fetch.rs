@@ -7,10 +7,11 @@ use talka_core::{
     job::{BlobRef, Inputs, JobSpec},
     limits,
     outcome::NoResult,
+    swarm::NoRoom,
     worker::Fetch,
 };
 use talka_peer::{
-    blobs::{BlobError, BlobStore},
+    blobs::BlobError,
     swarm::{Members, Swarm},
     transfer::FetchBlobError,
 };
@@ -18,6 +19,7 @@ use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
+    disk::{Disk, JOB_TAGS, PinError, Pinned, problem},
     inputs::JobInputs,
     sandbox::{CompileError, Compiler},
     shell::Event,
@@ -26,26 +28,67 @@ use crate::{
     world,
 };
 
-/// What the tags of all jobs' blobs begin with.
-pub(crate) const JOB_TAGS: &str = "job/";
-
 /// Why a job can't be made ready.
 #[derive(Debug, thiserror::Error)]
 enum ReadyError {
     /// A blob can't be had. Worth a retry with the next lease.
     #[error("blob {} can't be fetched: {reason}", blob.hash.short())]
     Fetch { blob: BlobRef, reason: String },
+    /// The disk does not take what was fetched, or does not give it back.
+    #[error("blob {} can't be kept: {reason}", blob.hash.short())]
+    Disk { blob: BlobRef, reason: String },
+    /// What the owner lets this worker use of the disk is too little.
+    #[error("no room for its data: {0}")]
+    NoRoom(NoRoom),
     /// The bundle can't be compiled here, or breaks a rule of the profile and should have been refused by
     /// the coordinator.
     #[error(transparent)]
     Compile(#[from] CompileError),
 }
 
+/// What to do about a job that can't be made ready.
+#[derive(Debug)]
+pub(crate) enum Unready {
+    /// Its attempts end without a result.
+    NoResult(NoResult),
+    /// It is none for this worker.
+    NoRoom,
+    /// Nothing is, as long as the disk is as it is.
+    DiskFailed(String),
+}
+
+impl From<&ReadyError> for Unready {
+    fn from(error: &ReadyError) -> Self {
+        match error {
+            ReadyError::Fetch { .. } => Self::NoResult(NoResult::Fetch),
+            ReadyError::Compile(_) => Self::NoResult(NoResult::Compile),
+            ReadyError::NoRoom(_) => Self::NoRoom,
+            ReadyError::Disk { .. } => Self::DiskFailed(error.to_string()),
+        }
+    }
+}
+
 impl ReadyError {
-    fn reason(&self) -> NoResult {
-        match self {
-            Self::Fetch { .. } => NoResult::Fetch,
-            Self::Compile(_) => NoResult::Compile,
+    fn of_fetch(blob: BlobRef, error: &FetchBlobError) -> Self {
+        let reason = problem(error);
+        match error {
+            FetchBlobError::Local(_) => Self::Disk { blob, reason },
+            _ => Self::Fetch { blob, reason },
+        }
+    }
+
+    fn of_store(blob: BlobRef, error: &BlobError) -> Self {
+        let reason = problem(error);
+        match error {
+            BlobError::Add(_) | BlobError::Sync(_) | BlobError::Gone(_) => Self::Disk { blob, reason },
+            _ => Self::Fetch { blob, reason },
+        }
+    }
+
+    fn of_pin(blob: BlobRef, error: PinError) -> Self {
+        match error {
+            PinError::NoRoom(error) => Self::NoRoom(error),
+            PinError::Store(error) => Self::of_store(blob, &error),
         }
     }
 }
@@ -54,15 +97,15 @@ impl ReadyError {
 pub(crate) struct Fetcher {
     shared: Arc<Shared>,
     events: mpsc::Sender<Event>,
-    /// Jobs that are ready or being made so, and whose blobs others may fetch from here, with the tag of those: each time
-    /// another one, so that what is let go late is never what is wanted again.
-    running: HashMap<JobId, (String, AbortOnDropHandle<()>)>,
+    /// Jobs that are ready or being made so, and whose blobs others may fetch from here. What runs holds their pins, each
+    /// time under another tag, so that what is let go late is never what is wanted again.
+    running: HashMap<JobId, AbortOnDropHandle<()>>,
     /// Times that a job was to be made ready.
     times: u64,
 }
 
 struct Shared {
-    blobs: BlobStore,
+    disk: Disk,
     swarm: Swarm,
     tracker: Tracker,
     compiler: Compiler,
@@ -73,13 +116,13 @@ const TELL_INTERVAL: Duration = Duration::from_secs(20);
 
 impl Fetcher {
     pub(crate) fn new(
-        blobs: BlobStore,
+        disk: Disk,
         swarm: Swarm,
         tracker: Tracker,
         compiler: Compiler,
         events: mpsc::Sender<Event>,
     ) -> Self {
-        let shared = Arc::new(Shared { blobs, swarm, tracker, compiler });
+        let shared = Arc::new(Shared { disk, swarm, tracker, compiler });
         Self { shared, events, running: HashMap::new(), times: 0 }
     }
 
@@ -87,31 +130,24 @@ impl Fetcher {
     pub(crate) fn fetch(&mut self, fetch: Fetch, spec: Arc<JobSpec>) {
         self.times += 1;
         let tag = format!("{JOB_TAGS}{}/{}/", fetch.job, self.times);
-        let (shared, events, blobs_of) = (self.shared.clone(), self.events.clone(), tag.clone());
+        let (shared, events) = (self.shared.clone(), self.events.clone());
         let work = tokio::spawn(async move {
-            let ready = shared.ready(fetch, &blobs_of, spec.clone()).await.map_err(|error| {
+            let mut pinned = None;
+            let ready = shared.ready(fetch, &tag, &spec, &mut pinned).await.map_err(|error| {
                 tracing::warn!(job = %fetch.job, %error, "a job can't be run");
-                error.reason()
+                Unready::from(&error)
             });
             // An error means that the worker stops.
             drop(events.send(Event::Fetched(fetch, ready)).await);
             shared.keep_telling(fetch, &spec).await;
+            drop(pinned);
         });
-        if let Some((earlier, _)) = self.running.insert(fetch.job, (tag, AbortOnDropHandle::new(work))) {
-            self.untag(earlier);
-        }
+        self.running.insert(fetch.job, AbortOnDropHandle::new(work));
     }
 
     /// A job has ended: its blobs are no longer pinned.
     pub(crate) fn forget(&mut self, job: JobId) {
-        if let Some((tag, _)) = self.running.remove(&job) {
-            self.untag(tag);
-        }
-    }
-
-    fn untag(&self, tag: String) {
-        let blobs = self.shared.blobs.clone();
-        tokio::spawn(async move { blobs.untag(&tag).await });
+        self.running.remove(&job);
     }
 
     /// Bytes fetched from the coordinator and from other peers.
@@ -129,26 +165,28 @@ fn packed(spec: &JobSpec) -> Option<BlobRef> {
 }
 
 impl Shared {
-    async fn ready(&self, fetch: Fetch, tag: &str, spec: Arc<JobSpec>) -> Result<ReadyJob, ReadyError> {
-        let data = packed(&spec);
+    /// Makes a job ready. Its blobs are pinned before anything is looked for, so that they can't be collected in between
+    /// and there is room for them, and stay so as long as `pinned` lives.
+    async fn ready(
+        &self,
+        fetch: Fetch,
+        tag: &str,
+        spec: &Arc<JobSpec>,
+        pinned: &mut Option<Pinned>,
+    ) -> Result<ReadyJob, ReadyError> {
+        let data = packed(spec);
+        let wanted: Vec<BlobRef> =
+            spec.blobs().into_iter().filter(|blob| Some(*blob) != data || fetch.inputs).collect();
+        let pin = self.disk.pin(tag, &wanted).await;
+        *pinned = Some(pin.map_err(|error| ReadyError::of_pin(spec.bundle, error))?);
         let mut inputs = None;
-        for (number, blob) in spec.blobs().into_iter().enumerate() {
-            if Some(blob) == data && !fetch.inputs {
-                continue;
-            }
-            let failed = |reason: String| ReadyError::Fetch { blob, reason };
-            // Before anything is looked for, so that it can't be collected in between.
-            let tagged = self.blobs.tag(&format!("{tag}{number}"), blob.hash).await;
-            tagged.map_err(|error| failed(error.to_string()))?;
+        for blob in wanted {
             if Some(blob) == data {
                 // A task waits for its own part of them, and nobody for the rest.
-                let begun = JobInputs::fetch(blob, &self.blobs, &self.swarm, &self.tracker).await;
-                inputs = Some(Arc::new(begun.map_err(|error| failed(error.to_string()))?));
-            } else if !self.is_here(blob).await {
-                let fetched = async {
-                    self.swarm.fetch(blob, self.tracker.clone()).await.map_err(Arc::new)?.done().await
-                };
-                fetched.await.map_err(|error: Arc<FetchBlobError>| failed(error.to_string()))?;
+                let begun = JobInputs::fetch(blob, self.disk.blobs(), &self.swarm, &self.tracker).await;
+                inputs = Some(Arc::new(begun.map_err(|error| ReadyError::of_fetch(blob, &error))?));
+            } else {
+                self.fetch(blob).await?;
             }
         }
         let wasm = self.read(spec.bundle, limits::MODULE_BYTES_MAX).await?;
@@ -158,17 +196,32 @@ impl Shared {
             let bytes = self.read(dataset.blob, limits::DATASETS_BYTES_MAX).await?;
             datasets.push((dataset.name.clone(), dataset.blob.hash, bytes));
         }
-        let world = Arc::new(world::job_world(&spec, program, datasets));
-        Ok(ReadyJob { spec, world, inputs })
+        let world = Arc::new(world::job_world(spec, program, datasets));
+        Ok(ReadyJob { spec: spec.clone(), world, inputs })
     }
 
-    async fn is_here(&self, blob: BlobRef) -> bool {
-        matches!(self.blobs.size(blob.hash).await, Ok(Some(size)) if size == blob.size)
+    async fn fetch(&self, blob: BlobRef) -> Result<(), ReadyError> {
+        if matches!(self.disk.blobs().size(blob.hash).await, Ok(Some(size)) if size == blob.size) {
+            return Ok(());
+        }
+        let fetched =
+            async { self.swarm.fetch(blob, self.tracker.clone()).await.map_err(Arc::new)?.done().await };
+        fetched.await.map_err(|error: Arc<FetchBlobError>| ReadyError::of_fetch(blob, &error))
     }
 
+    /// Reads a blob that is here. One that the disk has damaged is fetched again, once.
     async fn read(&self, blob: BlobRef, max: u64) -> Result<bytes::Bytes, ReadyError> {
-        let failed = |error: BlobError| ReadyError::Fetch { blob, reason: error.to_string() };
-        self.blobs.read(blob.hash, max).await.map_err(failed)
+        let blobs = self.disk.blobs();
+        let failed = |error: BlobError| ReadyError::of_store(blob, &error);
+        match blobs.read(blob.hash, max).await {
+            Err(BlobError::Read { .. } | BlobError::NotHere { .. }) => {
+                tracing::warn!(blob = %blob.hash.short(), "the disk has damaged a blob: it is fetched again");
+                blobs.discard(blob.hash).await.map_err(failed)?;
+                self.fetch(blob).await?;
+                blobs.read(blob.hash, max).await.map_err(failed)
+            }
+            read => read.map_err(failed),
+        }
     }
 
     /// Takes part in the exchange of a job's blobs until the job is forgotten.

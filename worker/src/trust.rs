@@ -107,7 +107,7 @@ impl Trust {
 mod tests {
     use talka_core::{
         ids::BlobHash,
-        job::{BlobRef, Inputs, RawJobSpec, TaskLimits},
+        job::{BlobRef, Inputs, RawJobSpec},
         quantities::Bytes,
     };
     use talka_peer::identity::Identity;
@@ -116,21 +116,8 @@ mod tests {
 
     fn spec(name: &str) -> JobSpec {
         let bundle = BlobRef { hash: BlobHash::new([1; 32]), size: Bytes::new(100) };
-        let raw = RawJobSpec {
-            name: name.into(),
-            bundle,
-            inputs: Inputs::Array { first: 0, count: 5 },
-            args: vec![],
-            env: vec![],
-            datasets: vec![],
-            limits: TaskLimits::default(),
-            quorum: 2,
-            seed: 0,
-            clock_secs: 0,
-            priority: 0,
-            on: vec![],
-            error_rate: None,
-        };
+        let raw =
+            RawJobSpec { quorum: 2, ..RawJobSpec::plain(name, bundle, Inputs::Array { first: 0, count: 5 }) };
         raw.validate().expect("valid")
     }
 

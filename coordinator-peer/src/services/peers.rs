@@ -1,15 +1,22 @@
 //! `Peers`: who is there, and who has what.
 
-use talka_core::ids::PeerId;
-use talka_peer::rpc::peer;
+use std::time::Duration;
+
+use talka_core::{
+    coordinator::InviteRow,
+    ids::PeerId,
+    limits,
+    placement::{Admission, InviteId},
+};
+use talka_peer::rpc::{Role, peer, role};
 use talka_proto::{
-    convert::{blob_hash, id_bytes},
+    convert::{InvalidMessage, blob_hash, id_bytes, peer_id},
     wire::{self, peers_server::Peers},
 };
 use tonic::{Request, Response, Status};
 
-use super::{Context, views};
-use crate::reactor::Event;
+use super::{Context, refused, views};
+use crate::{clock, reactor::Event};
 
 /// See the [module](self).
 pub(crate) struct PeersService(pub(crate) Context);
@@ -18,14 +25,55 @@ pub(crate) struct PeersService(pub(crate) Context);
 impl Peers for PeersService {
     async fn list(
         &self,
-        _request: Request<wire::ListPeersRequest>,
+        request: Request<wire::ListPeersRequest>,
     ) -> Result<Response<wire::ListPeersReply>, Status> {
-        let question = |coordinator: &talka_core::coordinator::Coordinator| {
-            coordinator.workers().map(|worker| views::peer_info(&worker)).collect()
+        let for_operator = role(&request) >= Role::Operator;
+        let question = move |coordinator: &talka_core::coordinator::Coordinator| {
+            let workers = coordinator.workers().map(|worker| views::peer_info(&worker, for_operator));
+            let others =
+                coordinator.admissions().filter(|_| for_operator).take(limits::ADMISSIONS_LISTED_MAX);
+            workers.chain(others.map(|(peer, admission)| views::absent_peer(peer, admission))).collect()
         };
         let peers = self.0.reactor.ask(question).await?;
         let served_bytes = self.0.submissions.served_bytes();
         Ok(Response::new(wire::ListPeersReply { peers, served_bytes }))
+    }
+
+    async fn admit(
+        &self,
+        request: Request<wire::AdmitRequest>,
+    ) -> Result<Response<wire::AdmitReply>, Status> {
+        let request = request.into_inner();
+        let peer = peer_id(&request.peer)?;
+        let admission = u8::try_from(request.admission).ok().and_then(Admission::from_code);
+        let admission = admission
+            .filter(|admission| *admission != Admission::Invited)
+            .ok_or_else(|| InvalidMessage::new("admission", "is none that can be said"))?;
+        self.0.reactor.call(|reply| Event::Admit(peer, admission, reply)).await?;
+        tracing::info!(%peer, admission = admission.name(), "the owner said what becomes of a peer");
+        Ok(Response::new(wire::AdmitReply {}))
+    }
+
+    async fn invite(
+        &self,
+        request: Request<wire::InviteRequest>,
+    ) -> Result<Response<wire::InviteReply>, Status> {
+        let wire::InviteRequest { uses, valid_secs } = request.into_inner();
+        if !(1..=limits::INVITE_USES_MAX).contains(&uses) {
+            let problem = format!("{uses} is not 1 to {}", limits::INVITE_USES_MAX);
+            return Err(InvalidMessage::new("uses", problem).into());
+        }
+        let valid = Duration::from_secs(valid_secs);
+        if valid.is_zero() || valid > limits::INVITE_TIME_MAX {
+            let problem = format!("{valid_secs} s is not 1 to {} s", limits::INVITE_TIME_MAX.as_secs());
+            return Err(InvalidMessage::new("valid_secs", problem).into());
+        }
+        let token: [u8; 16] = rand::random();
+        let row = InviteRow { uses, expires: clock::now() + valid };
+        let made = self.0.reactor.call(|reply| Event::Invite(InviteId::of(&token), row, reply)).await?;
+        made.map_err(|refusal| refused(&refusal))?;
+        let (token, expires_millis) = (token.to_vec().into(), row.expires.millis());
+        Ok(Response::new(wire::InviteReply { token, expires_millis }))
     }
 
     async fn providers(

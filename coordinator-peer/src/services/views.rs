@@ -7,6 +7,7 @@ use talka_core::{
     },
     ids::{PeerId, PeerNo, TaskId},
     job::JobSpec,
+    placement::Admission,
 };
 use talka_proto::{
     convert::{credit_bytes, id_bytes},
@@ -144,12 +145,27 @@ fn attempt_info(view: AttemptView) -> wire::AttemptInfo {
     }
 }
 
-pub(crate) fn peer_info(worker: &WorkerView) -> wire::PeerInfo {
+/// A peer that is not here, of which the owner has said something.
+pub(crate) fn absent_peer(peer: PeerId, admission: Admission) -> wire::PeerInfo {
+    let peer = id_bytes(peer.as_bytes());
+    wire::PeerInfo { peer, admission: admission as u32, ..Default::default() }
+}
+
+/// What checks have shown of a worker would tell it which of its results were checked, so that is for the owner alone.
+pub(crate) fn peer_info(worker: &WorkerView, for_operator: bool) -> wire::PeerInfo {
+    let reputation = || wire::Reputation {
+        checks: worker.record.checks,
+        caught: worker.record.caught,
+        established: worker.established,
+        in_flight_max: u32::try_from(worker.in_flight_max).unwrap_or(u32::MAX),
+    };
     wire::PeerInfo {
         peer: id_bytes(worker.peer.as_bytes()),
         connected: worker.connected,
         capacity: Some(worker.capacity.into()),
         in_flight: u32::try_from(worker.in_flight).unwrap_or(u32::MAX),
         last_seen_millis: worker.last_seen.millis(),
+        admission: worker.admission as u32,
+        reputation: for_operator.then(reputation),
     }
 }

@@ -3,21 +3,16 @@
 //! not.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use talka_core::{
-    coordinator::{
-        Batch, CreditDelta, FinalOutput, FinalRow, InviteRow, JobRow, JobSnapshot, LeaseRow, PeerRow,
-        PendingRow, RecordRow, ShardRow, SignedReceipts, Snapshot,
-    },
-    ids::{AttemptId, JobId, LeaseId, PeerId, PeerNo, TaskId},
+    coordinator::{Batch, CreditDelta, FinalOutput, FinalRow, PeerRow, SignedReceipts, Snapshot, Tables},
+    ids::{JobId, PeerId, PeerNo, TaskId},
     ledger::{Average, Frontier, LedgerEntry, Names, TaskEntry, TreeHash, day_of, leaf_hash},
     limits,
-    placement::InviteId,
-    precedence::Weight,
     quantities::Credit,
 };
 
@@ -31,14 +26,7 @@ pub struct MemoryDisk(Arc<Mutex<Rows>>);
 struct Rows {
     epoch: u64,
     last: Seq,
-    peers: BTreeMap<PeerNo, PeerId>,
-    numbers: BTreeMap<PeerId, PeerNo>,
-    jobs: BTreeMap<JobId, (JobRow, ShardRow)>,
-    leases: BTreeMap<LeaseId, LeaseRow>,
-    pending: BTreeMap<AttemptId, PendingRow>,
-    finals: BTreeMap<TaskId, FinalRow>,
-    credit: BTreeMap<PeerNo, CreditDelta>,
-    weights: BTreeMap<PeerNo, Weight>,
+    tables: Tables,
     names: BTreeMap<PeerNo, Names>,
     /// The ledger: entries, and where those of tasks are.
     ledger: Vec<Vec<u8>>,
@@ -46,9 +34,6 @@ struct Rows {
     recent: BTreeMap<PeerNo, (Average, u64)>,
     days: BTreeMap<(PeerNo, u64), Credit>,
     receipts: Vec<SignedReceipts>,
-    provisional: BTreeMap<TaskId, (AttemptId, PendingRow)>,
-    records: BTreeMap<PeerNo, RecordRow>,
-    invites: BTreeMap<InviteId, InviteRow>,
 }
 
 /// A store on a [`MemoryDisk`].
@@ -82,7 +67,7 @@ impl Store for MemoryStore {
         if self.poisoned {
             return Err(StoreError::Poisoned);
         }
-        Ok(self.disk.rows().snapshot())
+        Ok(self.disk.rows().tables.snapshot())
     }
 
     fn commit(&mut self, seq: Seq, batch: &Batch) -> Result<(), StoreError> {
@@ -97,7 +82,9 @@ impl Store for MemoryStore {
             if rows.epoch != self.epoch {
                 return Err(StoreError::Fenced);
             }
-            rows.check(batch)?;
+            if let Some(why) = rows.tables.contradiction(batch) {
+                return Err(StoreError::refused(why));
+            }
             rows.apply(batch);
             rows.last = seq;
             self.last = seq;
@@ -113,103 +100,16 @@ impl Store for MemoryStore {
 }
 
 impl Rows {
-    /// Whether the batch contradicts what is there. Comes before any change, so that a commit is atomic.
-    fn check(&self, batch: &Batch) -> Result<(), StoreError> {
-        let (mut numbers, mut ids) = (BTreeSet::new(), BTreeSet::new());
-        for PeerRow { no, id } in &batch.peers {
-            let known = self.peers.contains_key(no) || self.numbers.contains_key(id);
-            if known || !numbers.insert(no) || !ids.insert(id) {
-                return Err(StoreError::refused(format!("peer {id} twice")));
-            }
-        }
-        let mut jobs = BTreeSet::new();
-        for JobRow { job, .. } in &batch.jobs {
-            if self.jobs.contains_key(job) || !jobs.insert(*job) {
-                return Err(StoreError::refused(format!("job {job} twice")));
-            }
-        }
-        let exists = |job: &JobId| self.jobs.contains_key(job) || jobs.contains(job);
-        let mut changed = batch.shards.keys().chain(batch.standings.keys()).chain(batch.ended.keys());
-        if let Some(job) = changed.find(|job| !exists(job)) {
-            return Err(StoreError::refused(format!("progress of job {job}, which does not exist")));
-        }
-        let mut tasks = BTreeSet::new();
-        for FinalRow { task, .. } in &batch.finals {
-            let known = self.finals.contains_key(task) && !batch.revoked.contains(task);
-            if known || !tasks.insert(*task) {
-                return Err(StoreError::refused(format!("task {task} becomes final twice")));
-            }
-        }
-        Ok(())
-    }
-
     fn apply(&mut self, batch: &Batch) {
-        for PeerRow { no, id } in &batch.peers {
-            self.peers.insert(*no, *id);
-            self.numbers.insert(*id, *no);
-        }
-        for (peer, weight) in &batch.weights {
-            self.weights.insert(*peer, *weight);
-        }
-        self.weights.retain(|_, weight| *weight != Weight::default());
-        self.jobs.extend(batch.jobs.iter().map(|row| (row.job, (row.clone(), ShardRow::default()))));
-        for (job, standing) in &batch.standings {
-            if let Some((row, _)) = self.jobs.get_mut(job) {
-                row.standing = *standing;
-            }
-        }
-        for (job, shard) in &batch.shards {
-            if let Some((_, known)) = self.jobs.get_mut(job) {
-                *known = *shard;
-            }
-        }
-        self.leases.extend(batch.leases_opened.iter().map(|(id, row)| (*id, LeaseRow::clone(row))));
-        for lease in &batch.leases_closed {
-            self.leases.remove(lease);
-        }
-        for task in &batch.cleared {
-            self.forget_pending(*task, *task);
-        }
         // Before the rows that it is about change.
         self.record(batch);
-        for task in &batch.revoked {
-            self.finals.remove(task);
-            self.provisional.remove(task);
-        }
-        self.pending.extend(batch.pending.iter().map(|(id, row)| (*id, row.clone())));
-        for row in &batch.finals {
-            if row.had_pending {
-                self.forget_pending(row.task, row.task);
-            }
-            self.finals.insert(row.task, FinalRow { had_pending: false, ..row.clone() });
-        }
-        let provisional = batch.provisional.iter();
-        self.provisional.extend(provisional.map(|(id, row)| (id.task, (*id, row.clone()))));
-        for task in &batch.confirmed {
-            self.provisional.remove(task);
-        }
-        self.records.extend(&batch.records);
-        self.invites.extend(&batch.invites);
-        self.invites.retain(|_, row| row.uses > 0);
-        for (peer, delta) in &batch.credit {
-            let sum = self.credit.entry(*peer).or_default();
-            sum.credit += delta.credit;
-            sum.validated += delta.validated;
-            sum.invalid += delta.invalid;
-            if delta.credit != Credit::ZERO {
-                let at_secs = batch.at.millis() / 1000;
-                let (average, day) = self.recent.entry(*peer).or_default();
-                average.add(at_secs, delta.credit.as_f64());
-                *day = day_of(at_secs);
-                *self.days.entry((*peer, *day)).or_default() += delta.credit;
-            }
-        }
-        for (job, (state, ended)) in &batch.ended {
-            if let Some((row, _)) = self.jobs.get_mut(job) {
-                (row.state, row.ended) = (*state, Some(*ended));
-            }
-            self.leases.retain(|_, lease| lease.job != *job);
-            self.forget_pending(TaskId { job: *job, index: 0 }, TaskId { job: *job, index: u64::MAX });
+        self.tables.apply(batch);
+        for (peer, delta) in batch.credit.iter().filter(|(_, delta)| delta.credit != Credit::ZERO) {
+            let at_secs = batch.at.millis() / 1000;
+            let (average, day) = self.recent.entry(*peer).or_default();
+            average.add(at_secs, delta.credit.as_f64());
+            *day = day_of(at_secs);
+            *self.days.entry((*peer, *day)).or_default() += delta.credit;
         }
     }
 
@@ -223,11 +123,14 @@ impl Rows {
             add(LedgerEntry::Peer { no: *no, id: *id });
         }
         for (peer, names) in &batch.names {
+            if self.names.get(peer) == Some(names) {
+                continue;
+            }
             add(LedgerEntry::Named { at_secs, peer: *peer, names: names.clone() });
             self.names.insert(*peer, names.clone());
         }
         for task in &batch.revoked {
-            if let (Some(row), Some(place)) = (self.finals.get(task), self.places.remove(task)) {
+            if let (Some(row), Some(place)) = (self.tables.finals.get(task), self.places.remove(task)) {
                 let (task, grants) = (*task, row.grants.clone());
                 add(LedgerEntry::Revoked { at_secs, entry: place, task, grants });
             }
@@ -246,50 +149,6 @@ impl Rows {
         let tiles = self.ledger.iter().filter_map(|entry| log.append(leaf_hash(entry))).collect();
         (log, tiles)
     }
-
-    fn forget_pending(&mut self, first: TaskId, last: TaskId) {
-        let range = AttemptId { task: first, number: 0 }..=AttemptId { task: last, number: u32::MAX };
-        self.pending.extract_if(range, |_, _| true).for_each(drop);
-    }
-
-    fn snapshot(&self) -> Snapshot {
-        let job = |(row, shard): &(JobRow, ShardRow)| JobSnapshot {
-            row: row.clone(),
-            shard: *shard,
-            leases: vec![],
-            pending: vec![],
-            open: self.open(row, shard),
-            provisional: self.provisional_of(row),
-        };
-        let mut jobs: BTreeMap<JobId, JobSnapshot> =
-            self.jobs.iter().map(|(id, entry)| (*id, job(entry))).collect();
-        for lease in self.leases.values() {
-            jobs.entry(lease.job).and_modify(|job| job.leases.push(lease.clone()));
-        }
-        for (attempt, row) in &self.pending {
-            jobs.entry(attempt.task.job).and_modify(|job| job.pending.push((*attempt, row.clone())));
-        }
-        let peers = self.peers.iter().map(|(no, id)| PeerRow { no: *no, id: *id });
-        let (weights, records, invites) = (self.weights.clone(), self.records.clone(), self.invites.clone());
-        let jobs = jobs.into_values().collect();
-        Snapshot { peers: peers.collect(), weights, records, invites, jobs }
-    }
-
-    fn provisional_of(&self, row: &JobRow) -> Vec<(AttemptId, PendingRow)> {
-        let of_job = self.provisional.values().filter(|(attempt, _)| attempt.task.job == row.job);
-        of_job.filter(|_| row.ended.is_none()).cloned().collect()
-    }
-
-    fn open(&self, row: &JobRow, shard: &ShardRow) -> Vec<u64> {
-        let touched = if row.ended.is_none() { shard.low..shard.cursor } else { 0..0 };
-        let mut finals = self.finals_from(row.job, shard.low).map(|row| row.task.index).peekable();
-        touched.filter(|index| finals.next_if_eq(index).is_none()).collect()
-    }
-
-    fn finals_from(&self, job: JobId, index: u64) -> impl Iterator<Item = &FinalRow> {
-        let range = TaskId { job, index }..=TaskId { job, index: u64::MAX };
-        self.finals.range(range).map(|(_, row)| row)
-    }
 }
 
 impl Reader for MemoryDisk {
@@ -303,7 +162,7 @@ impl Reader for MemoryDisk {
         let rows = self.rows();
         let mut bytes = 0;
         let mut page = Vec::new();
-        for row in rows.finals_from(job, from).take(limit.min(limits::PAGE_ROWS_MAX) as usize) {
+        for row in rows.tables.finals_from(job, from).take(limit.min(limits::PAGE_ROWS_MAX) as usize) {
             let output = if with_output { row.output.clone() } else { FinalOutput::Nothing };
             if let FinalOutput::Inline(output) = &output {
                 bytes += output.len();
@@ -317,27 +176,28 @@ impl Reader for MemoryDisk {
     }
 
     fn result(&self, task: TaskId) -> Result<Option<FinalRow>, StoreError> {
-        Ok(self.rows().finals.get(&task).cloned())
+        Ok(self.rows().tables.finals.get(&task).cloned())
     }
 
     fn provisional(&self, job: JobId, from: u64, to: u64) -> Result<Vec<u64>, StoreError> {
         let range = TaskId { job, index: from }..TaskId { job, index: to.max(from) };
-        Ok(self.rows().provisional.range(range).map(|(task, _)| task.index).collect())
+        Ok(self.rows().tables.provisional.range(range).map(|(task, _)| task.index).collect())
     }
 
     fn credit(&self) -> Result<Vec<(PeerId, CreditDelta)>, StoreError> {
         let rows = self.rows();
-        let known = rows.credit.iter().filter_map(|(no, credit)| Some((*rows.peers.get(no)?, *credit)));
+        let known =
+            rows.tables.credit.iter().filter_map(|(no, credit)| Some((*rows.tables.peers.get(no)?, *credit)));
         Ok(known.collect())
     }
 
     fn audit(&self) -> Result<Audit, StoreError> {
         let rows = self.rows();
         let mut sum = LedgerSum::default();
-        for row in rows.finals.values() {
+        for row in rows.tables.finals.values() {
             sum.add(&row.grants);
         }
-        Ok(sum.compare(&rows.credit))
+        Ok(sum.compare(&rows.tables.credit))
     }
 
     fn ledger(&self) -> Result<Frontier, StoreError> {
@@ -367,11 +227,11 @@ impl Reader for MemoryDisk {
 
     fn standings(&self) -> Result<Vec<PeerStanding>, StoreError> {
         let rows = self.rows();
-        let known = rows.credit.iter().filter_map(|(no, total)| {
+        let known = rows.tables.credit.iter().filter_map(|(no, total)| {
             let (average, day) = rows.recent.get(no).copied().unwrap_or_default();
             let of_day = rows.days.get(&(*no, day)).copied().unwrap_or_default();
             let names = rows.names.get(no).cloned().unwrap_or_default();
-            let (no, id, total, day) = (*no, *rows.peers.get(no)?, *total, (day, of_day));
+            let (no, id, total, day) = (*no, *rows.tables.peers.get(no)?, *total, (day, of_day));
             Some(PeerStanding { no, id, names, total, average, day })
         });
         Ok(known.collect())

@@ -18,7 +18,7 @@ use crate::{
     ledger::Names,
     mutants::{Mutant, is_active},
     outcome::{Exit, NoResult, Output},
-    placement::{Admission, InviteId},
+    placement::{Admission, InviteId, OwnerKey, Site},
     precedence::{Priority, Weight},
     quantities::{Credit, Fuel, Timestamp},
     signing::Receipt,
@@ -304,6 +304,10 @@ pub struct RecordRow {
     pub quota: u32,
     /// What the coordinator's owner said of it.
     pub admission: Admission,
+    /// The network that it came from last, if others may share that.
+    pub site: Option<Site>,
+    /// Whose it said that it is.
+    pub owner: Option<OwnerKey>,
 }
 
 /// An invite.
@@ -388,6 +392,9 @@ pub struct FinalRow {
     pub task: TaskId,
     /// Done or failed, and why.
     pub verdict: TaskVerdict,
+    /// What the digest of the verdict is over, together with its fuel. None where nobody agreed, or where all who did had
+    /// resumed, and of a task that became final before this was kept.
+    pub outcome: Option<OutcomeDigest>,
     /// Reports taken, those without a result included.
     pub attempts: u32,
     /// What each peer that voted got for it.

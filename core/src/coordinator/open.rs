@@ -1,8 +1,9 @@
 //! The touched, unfinished tasks of a job, by position.
 //!
 //! Every report looks its task up several times, among tens of thousands that mostly lie side by side. So they are kept
-//! in blocks of neighbours: a small ordered map finds the block, and a bit count the task in it. What a task takes in
-//! memory does not depend on where the others are: a block holds those of its tasks that are open, and nothing else.
+//! in blocks of neighbours: a small ordered map finds the block, and a table the task in it, so that no other task moves
+//! when one comes or goes. What a task takes in memory hardly depends on where the others are: a block holds those of its
+//! tasks that are open, and its table.
 
 use std::collections::BTreeMap;
 
@@ -19,30 +20,59 @@ pub(super) struct OpenTasks {
 }
 
 /// Neighbours.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Block {
     /// Which of them are here.
     present: u64,
-    /// Those, by position.
-    tasks: Vec<Task>,
+    /// Where each of those is in `tasks`.
+    places: [u8; BLOCK_TASKS as usize],
+    /// Those, with their offsets in the block, in any order.
+    tasks: Vec<(u8, Task)>,
+}
+
+impl Default for Block {
+    fn default() -> Self {
+        Self { present: 0, places: [0; BLOCK_TASKS as usize], tasks: Vec::new() }
+    }
 }
 
 impl Block {
-    /// Where a task is in `tasks`, or would be.
-    fn rank(&self, bit: u64) -> usize {
-        (self.present & (bit - 1)).count_ones() as usize
+    fn place(&self, offset: u8) -> Option<usize> {
+        (self.present >> offset & 1 == 1).then(|| self.places[usize::from(offset)].into())
     }
 
-    fn place(&self, bit: u64) -> Option<usize> {
-        (self.present & bit != 0).then(|| self.rank(bit))
+    fn get(&self, offset: u8) -> Option<&Task> {
+        self.tasks.get(self.place(offset)?).map(|(_, task)| task)
     }
 
-    fn positions(&self, block: u64) -> impl Iterator<Item = u64> + use<> {
+    /// Adds a task, in the place of one that was there. Returns whether there was none.
+    fn insert(&mut self, offset: u8, task: Task) -> bool {
+        if let Some(place) = self.place(offset) {
+            self.tasks[place].1 = task;
+            return false;
+        }
+        self.present |= 1 << offset;
+        self.places[usize::from(offset)] = u8::try_from(self.tasks.len()).unwrap_or(u8::MAX);
+        self.tasks.push((offset, task));
+        true
+    }
+
+    fn remove(&mut self, offset: u8) -> Option<Task> {
+        let place = self.place(offset)?;
+        self.present &= !(1 << offset);
+        let (_, task) = self.tasks.swap_remove(place);
+        if let Some((moved, _)) = self.tasks.get(place) {
+            self.places[usize::from(*moved)] = u8::try_from(place).unwrap_or(u8::MAX);
+        }
+        Some(task)
+    }
+
+    fn offsets(&self) -> impl Iterator<Item = u8> + use<> {
         let mut left = self.present;
         std::iter::from_fn(move || {
-            let offset = (left != 0).then(|| u64::from(left.trailing_zeros()))?;
+            let offset = (left != 0).then(|| u8::try_from(left.trailing_zeros()).unwrap_or(u8::MAX))?;
             left &= left - 1;
-            Some(block * BLOCK_TASKS + offset)
+            Some(offset)
         })
     }
 
@@ -54,9 +84,9 @@ impl Block {
     }
 }
 
-/// The block of a position, and its bit there.
-fn split(index: u64) -> (u64, u64) {
-    (index / BLOCK_TASKS, 1 << (index % BLOCK_TASKS))
+/// The block of a position, and its offset there.
+fn split(index: u64) -> (u64, u8) {
+    (index / BLOCK_TASKS, u8::try_from(index % BLOCK_TASKS).unwrap_or(u8::MAX))
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "it is used like the maps of the standard library")]
@@ -70,37 +100,28 @@ impl OpenTasks {
     }
 
     pub(super) fn get(&self, index: &u64) -> Option<&Task> {
-        let (block, bit) = split(*index);
-        let block = self.blocks.get(&block)?;
-        block.tasks.get(block.place(bit)?)
+        let (block, offset) = split(*index);
+        self.blocks.get(&block)?.get(offset)
     }
 
     pub(super) fn get_mut(&mut self, index: &u64) -> Option<&mut Task> {
-        let (block, bit) = split(*index);
+        let (block, offset) = split(*index);
         let block = self.blocks.get_mut(&block)?;
-        let place = block.place(bit)?;
-        block.tasks.get_mut(place)
+        let place = block.place(offset)?;
+        block.tasks.get_mut(place).map(|(_, task)| task)
     }
 
     /// Adds a task, in the place of one that was there.
     pub(super) fn insert(&mut self, index: u64, task: Task) {
-        let (block, bit) = split(index);
-        let block = self.blocks.entry(block).or_default();
-        let rank = block.rank(bit);
-        if block.present & bit != 0 {
-            block.tasks[rank] = task;
-            return;
-        }
-        block.present |= bit;
-        block.tasks.insert(rank, task);
-        self.len += 1;
+        let (block, offset) = split(index);
+        let is_new = self.blocks.entry(block).or_default().insert(offset, task);
+        self.len += usize::from(is_new);
     }
 
     pub(super) fn remove(&mut self, index: &u64) -> Option<Task> {
-        let (number, bit) = split(*index);
+        let (number, offset) = split(*index);
         let block = self.blocks.get_mut(&number)?;
-        let task = block.tasks.remove(block.place(bit)?);
-        block.present &= !bit;
+        let task = block.remove(offset)?;
         self.len -= 1;
         if block.tasks.is_empty() {
             self.blocks.remove(&number);
@@ -112,29 +133,35 @@ impl OpenTasks {
 
     /// The lowest position.
     pub(super) fn first(&self) -> Option<u64> {
-        let (number, block) = self.blocks.first_key_value()?;
-        block.positions(*number).next()
+        self.keys().next()
     }
 
     /// All positions, ascending.
     pub(super) fn keys(&self) -> impl Iterator<Item = u64> {
-        self.blocks.iter().flat_map(|(number, block)| block.positions(*number))
+        let of_block =
+            |(number, block): (&u64, &Block)| block.offsets().map(offsets_from(*number * BLOCK_TASKS));
+        self.blocks.iter().flat_map(of_block)
     }
 
     /// All tasks, in the order of their positions.
     pub(super) fn values(&self) -> impl Iterator<Item = &Task> {
-        self.blocks.values().flat_map(|block| &block.tasks)
+        self.blocks.values().flat_map(|block| block.offsets().filter_map(|offset| block.get(offset)))
     }
 
-    /// All tasks, in the order of their positions.
+    /// All tasks, in no order that means anything.
     pub(super) fn values_mut(&mut self) -> impl Iterator<Item = &mut Task> {
-        self.blocks.values_mut().flat_map(|block| &mut block.tasks)
+        self.blocks.values_mut().flat_map(|block| block.tasks.iter_mut().map(|(_, task)| task))
     }
 
     /// All tasks with their positions, ascending.
     pub(super) fn iter(&self) -> impl Iterator<Item = (u64, &Task)> {
         self.keys().zip(self.values())
     }
+}
+
+/// Positions from those in a block.
+fn offsets_from(first: u64) -> impl Fn(u8) -> u64 {
+    move |offset| first + u64::from(offset)
 }
 
 impl FromIterator<(u64, Task)> for OpenTasks {

@@ -5,7 +5,7 @@ use super::{
 };
 use crate::{
     digest::outcome_digest,
-    ids::{AttemptId, BlobHash, JobId, SessionId, TaskId},
+    ids::{AttemptId, BlobHash, JobId, OutcomeDigest, SessionId, TaskId},
     ledger::Names,
     quantities::Timestamp,
     signing::Receipt,
@@ -24,6 +24,43 @@ impl Report {
         };
         Some(Receipt { attempt: self.attempt, outcome, fuel: *fuel, resumed: *resumed })
     }
+}
+
+/// A report whose outcome digest this side has computed, or is still to compute: never one that somebody claims.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Examined {
+    pub(super) report: Report,
+    /// The digest of an output that came along, if it was run from this bundle.
+    outcome: Option<(BlobHash, OutcomeDigest)>,
+}
+
+impl Examined {
+    /// Computes the digest of a report, where `bundle` is the program of its job, and what its worker signs of it.
+    pub fn new(report: Report, bundle: BlobHash) -> (Self, Option<Receipt>) {
+        let receipt = report.receipt(bundle);
+        let outcome = receipt.map(|receipt| (bundle, receipt.outcome));
+        (Self { report, outcome }, receipt)
+    }
+
+    /// The outcome of a report with its output, if it is known already.
+    pub(super) fn outcome(&self, bundle: BlobHash) -> Option<OutcomeDigest> {
+        self.outcome.filter(|(of, _)| *of == bundle && !self.report.is_remote()).map(|(_, outcome)| outcome)
+    }
+}
+
+impl From<Report> for Examined {
+    fn from(report: Report) -> Self {
+        Self { report, outcome: None }
+    }
+}
+
+/// Why a worker does not run a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum JobRefusal {
+    /// Its owner does not trust who submitted it.
+    Distrusts,
+    /// Its data does not fit into what the owner lets it use of the disk.
+    NoRoom,
 }
 
 impl Coordinator {
@@ -54,17 +91,26 @@ impl Coordinator {
         }
     }
 
-    /// A worker does not run these jobs, because it does not trust who submitted them: what it holds of them goes to
-    /// others at once, and it is given nothing more of them in this session.
-    pub fn on_refused(&mut self, now: Timestamp, session: SessionId, jobs: &[JobId], fx: &mut Effects) {
+    /// A worker does not run these jobs: what it holds of them goes to others at once, and it is given nothing more of
+    /// them in this session.
+    pub fn on_refused(
+        &mut self,
+        now: Timestamp,
+        session: SessionId,
+        jobs: &[JobId],
+        why: JobRefusal,
+        fx: &mut Effects,
+    ) {
         let Some(peer) = self.sessions.get(&session).copied() else { return };
         self.shares.set_now(now);
         for id in jobs {
             let Some(worker) = self.workers.get_mut(&peer) else { return };
             // A worker can refuse what it was told of, and no more.
-            if !worker.told.contains(id) || !worker.refused.insert(*id) {
+            if !worker.told.contains(id) || worker.refused.insert(*id, why).is_some() {
                 continue;
             }
+            self.note_presence(peer);
+            let Some(worker) = self.workers.get(&peer) else { return };
             let leases = worker.leases.iter().filter_map(|lease| Some(self.leases.get(lease)?.row.clone()));
             for row in leases.filter(|row| row.job == *id).collect::<Vec<_>>() {
                 for item in &row.items {

@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
-    Coordinator, FinalOutput, FinalRow, Grant, PendingOutput, PendingReport, PendingRow, TaskVerdict,
-    ToWorker,
+    Coordinator, Examined, FinalOutput, FinalRow, Grant, PendingOutput, PendingReport, PendingRow,
+    TaskVerdict, ToWorker,
     effects::{Effects, FetchOutput, OutputSource},
     task::{Attempt, AttemptState, Reported, Task},
     unchecked::Word,
@@ -82,11 +82,30 @@ enum Receipt {
     Released,
 }
 
+/// How a task ends, but for what is counted.
+struct Ending {
+    verdict: TaskVerdict,
+    outcome: Option<OutcomeDigest>,
+    grants: Vec<Grant>,
+    output: FinalOutput,
+}
+
+impl Ending {
+    fn without_result(verdict: TaskVerdict) -> Self {
+        Self { verdict, outcome: None, grants: vec![], output: FinalOutput::Nothing }
+    }
+}
+
 impl ReportOutcome {
     /// What remains of it within the limits of a task: no sandbox reports more, so whoever does is out of order,
     /// and says nothing about the program.
     fn within(self, limits: &TaskLimits) -> Self {
-        let Self::Execution { fuel, output, .. } = &self else { return self };
+        let (fuel, output) = match &self {
+            Self::Execution { fuel, output, .. } => (fuel, output),
+            // Whether an output can be had is not for a worker to say.
+            Self::NoResult(NoResult::OutputLost) => return Self::NoResult(NoResult::Internal),
+            Self::NoResult(_) => return self,
+        };
         let bytes = match output {
             ReportOutput::Inline(output) => output.len(),
             ReportOutput::Remote { .. } => 0,
@@ -99,15 +118,22 @@ impl ReportOutcome {
 
 impl Coordinator {
     /// Reports of one worker. Each is settled by a message that follows the commit.
-    pub fn on_reports(&mut self, now: Timestamp, session: SessionId, reports: Vec<Report>, fx: &mut Effects) {
+    pub fn on_reports<R: Into<Examined>>(
+        &mut self,
+        now: Timestamp,
+        session: SessionId,
+        reports: Vec<R>,
+        fx: &mut Effects,
+    ) {
         let Some(peer) = self.sessions.get(&session).copied() else { return };
         self.shares.set_now(now);
         let (mut attempts, mut released) = (Vec::with_capacity(reports.len()), Vec::new());
         for report in reports {
-            let id = report.attempt;
+            let report: Examined = report.into();
+            let id = report.report.attempt;
             attempts.push(id);
             // What came along is nowhere else, so there is nothing to be released.
-            let is_remote = report.is_remote();
+            let is_remote = report.report.is_remote();
             if self.take_report(now, peer, report, fx) == Receipt::Released && is_remote {
                 released.push(id);
             }
@@ -122,8 +148,8 @@ impl Coordinator {
         self.feed(now, fx);
     }
 
-    fn take_report(&mut self, now: Timestamp, peer: PeerNo, report: Report, fx: &mut Effects) -> Receipt {
-        let id = report.attempt;
+    fn take_report(&mut self, now: Timestamp, peer: PeerNo, examined: Examined, fx: &mut Effects) -> Receipt {
+        let id = examined.report.attempt;
         let Some(job) = self.jobs.get_mut(&id.task.job).filter(|job| job.state == JobState::Running) else {
             return Receipt::Released;
         };
@@ -146,11 +172,14 @@ impl Coordinator {
                 return if remote { Receipt::Recorded } else { Receipt::Released };
             }
         }
-        let (state, receipt) = match report.outcome.within(&task_limits) {
+        let known_outcome = examined.outcome(bundle);
+        let Report { outcome, wall_micros, .. } = examined.report;
+        let (state, receipt) = match outcome.within(&task_limits) {
             ReportOutcome::NoResult(reason) => (AttemptState::NoResult(reason), Receipt::Released),
             ReportOutcome::Execution { input, exit, fuel, resumed, output } => match output {
                 ReportOutput::Inline(output) => {
-                    let outcome = outcome_digest(bundle, input, exit, &output);
+                    let outcome =
+                        known_outcome.unwrap_or_else(|| outcome_digest(bundle, input, exit, &output));
                     let output = if known.contains(&outcome) {
                         PendingOutput::Repeated
                     } else {
@@ -168,7 +197,7 @@ impl Coordinator {
         };
         job.shard.attempts += 1;
         self.judged = Some(id);
-        self.note_time(now, peer, id, &state, report.wall_micros);
+        self.note_time(now, peer, id, &state, wall_micros);
         self.set_state(id, state, fx);
         receipt
     }
@@ -197,7 +226,10 @@ impl Coordinator {
         let Some(job) = self.jobs.get_mut(&id.job).filter(|job| job.state == JobState::Running) else {
             return;
         };
-        let Some(task) = job.open.get(&id.index).filter(|task| !task.collecting) else { return };
+        let Some(task) = job.open.get(&id.index) else { return };
+        if task.collecting {
+            return self.hasten_output(now, id);
+        }
         fx.changed.insert(id.job);
         let verdict = self.trust.judge(job, id.index, task);
         let Some(task) = job.open.get_mut(&id.index) else { return };
@@ -205,21 +237,20 @@ impl Coordinator {
             if let Some(output) = task.inline_output(agreed.outcome) {
                 self.accept(now, id, agreed, FinalOutput::Inline(output), fx);
             } else {
-                task.collecting = true;
-                task.queued = None;
-                let fetch = fetch_of(&self.names, id, task, agreed);
-                fx.fetches.extend(fetch);
+                self.collect(id, agreed, fx);
             }
             return;
         }
-        let no_results = task.no_results().count();
+        let lost = task.no_results().filter(|reason| *reason == NoResult::OutputLost).count();
+        let no_results = task.no_results().count() - lost;
         let last = task.no_results().last();
         let reported = task.reported().count();
-        if let Some(reason) = last.filter(|_| no_results >= limits::NO_RESULTS_MAX as usize) {
-            self.finalize(now, id, TaskVerdict::NoResult(reason), vec![], FinalOutput::Nothing, fx);
+        let hopeless = no_results >= limits::NO_RESULTS_MAX as usize || lost >= limits::OUTPUTS_LOST_MAX;
+        if let Some(reason) = last.filter(|_| hopeless) {
+            self.finalize(now, id, Ending::without_result(TaskVerdict::NoResult(reason)), fx);
         } else if reported >= job.votes_max() {
             // Nobody is known to be wrong, and nobody gets anything.
-            self.finalize(now, id, TaskVerdict::NoAgreement, vec![], FinalOutput::Nothing, fx);
+            self.finalize(now, id, Ending::without_result(TaskVerdict::NoAgreement), fx);
         } else {
             let requeued = job.requeue(id.index, false, &self.trust);
             if requeued {
@@ -228,69 +259,27 @@ impl Coordinator {
         }
     }
 
-    /// An agreed output was fetched and digests to what was agreed. `bad` attempts offered something else
-    /// or nothing before.
-    pub fn on_output_fetched(
+    pub(super) fn accept(
         &mut self,
         now: Timestamp,
         id: TaskId,
         agreed: Agreed,
-        blob: BlobRef,
-        bad: &[u32],
+        output: FinalOutput,
         fx: &mut Effects,
     ) {
-        self.shares.set_now(now);
-        self.discredit(id, bad, fx);
-        self.accept(now, id, agreed, FinalOutput::Blob(blob), fx);
-        self.feed(now, fx);
-    }
-
-    /// No member of the quorum could deliver the output that it reported; all of `bad` are void.
-    pub fn on_output_lost(&mut self, now: Timestamp, id: TaskId, bad: &[u32], fx: &mut Effects) {
-        self.shares.set_now(now);
-        self.discredit(id, bad, fx);
-        if let Some(task) = self.jobs.get_mut(&id.job).and_then(|job| job.open.get_mut(&id.index)) {
-            task.collecting = false;
-        }
-        self.evaluate(now, id, fx);
-        self.feed(now, fx);
-    }
-
-    fn discredit(&mut self, id: TaskId, bad: &[u32], fx: &mut Effects) {
-        for number in bad {
-            let attempt = AttemptId { task: id, number: *number };
-            let peer = self.jobs.get_mut(&id.job).and_then(|job| {
-                let attempt = job.open.get_mut(&id.index)?.attempt_mut(*number)?;
-                matches!(attempt.state, AttemptState::Reported(_)).then_some(attempt.peer)
-            });
-            if let Some(peer) = peer {
-                let report = PendingReport::NoResult(NoResult::Fetch);
-                fx.batch.pending.insert(attempt, PendingRow { peer, report });
-                self.set_state(attempt, AttemptState::NoResult(NoResult::Fetch), fx);
-            }
-        }
-    }
-
-    fn accept(&mut self, now: Timestamp, id: TaskId, agreed: Agreed, output: FinalOutput, fx: &mut Effects) {
         let task = self.jobs.get(&id.job).and_then(|job| job.open.get(&id.index));
         let Some(task) = task else { return };
         let Some((_, reported)) = members(task, agreed).next() else { return };
         let fuel = agreed.fuel.unwrap_or_else(|| agreed.earned(task.votes()));
         let verdict = TaskVerdict::Agreed { digest: agreed.digest(), exit: reported.exit, fuel };
         let grants = grants(task, agreed);
-        self.finalize(now, id, verdict, grants, output, fx);
+        let outcome = agreed.fuel.map(|_| agreed.outcome);
+        self.finalize(now, id, Ending { verdict, outcome, grants, output }, fx);
     }
 
     /// Makes a task final: its ledger entry, the credit of those who agreed, and word to everybody else.
-    fn finalize(
-        &mut self,
-        now: Timestamp,
-        id: TaskId,
-        verdict: TaskVerdict,
-        grants: Vec<Grant>,
-        output: FinalOutput,
-        fx: &mut Effects,
-    ) {
+    fn finalize(&mut self, now: Timestamp, id: TaskId, ending: Ending, fx: &mut Effects) {
+        let Ending { verdict, outcome, grants, output } = ending;
         let mut unwanted = BTreeMap::new();
         let checked = self.jobs.get(&id.job).and_then(|job| job.open.get(&id.index)?.checks);
         let was_final = checked.and_then(|peer| self.take_back(now, id, peer, fx));
@@ -302,7 +291,7 @@ impl Coordinator {
         // A row that this batch replaces may be on disk, too: that of an output that was not delivered.
         let had_pending = reports.clone().any(|attempt| {
             let id = AttemptId { task: id, number: attempt.number };
-            let replaced = matches!(attempt.state, AttemptState::NoResult(NoResult::Fetch));
+            let replaced = matches!(attempt.state, AttemptState::NoResult(NoResult::OutputLost));
             replaced || (self.judged != Some(id) && !fx.batch.pending.contains_key(&id))
         });
         // What decided is in the final row, even if that is checked at once.
@@ -320,7 +309,7 @@ impl Coordinator {
             job.open.insert(id.index, again);
             job.requeue(id.index, false, &self.trust);
         }
-        let row = FinalRow { task: id, verdict, attempts, grants, output, had_pending };
+        let row = FinalRow { task: id, verdict, outcome, attempts, grants, output, had_pending };
         self.judge_workers(&task, &row, fx);
         self.draw_lessons(now, &task, &row, fx);
         let word = matches!(policy, Policy::ErrorRate { .. }).then(|| Word::sole(&task, &row)).flatten();
@@ -358,7 +347,7 @@ impl Task {
 }
 
 /// Attempts that voted for what was agreed on.
-fn members(task: &Task, agreed: Agreed) -> impl Iterator<Item = (&Attempt, &Reported)> {
+pub(super) fn members(task: &Task, agreed: Agreed) -> impl Iterator<Item = (&Attempt, &Reported)> {
     task.reported().filter(move |(_, reported)| agreed.includes(reported.vote()))
 }
 

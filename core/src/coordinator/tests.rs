@@ -4,6 +4,7 @@ mod dispatch;
 mod explain;
 mod grid;
 mod outputs;
+mod placement;
 mod quota;
 mod random;
 mod rebalance;

@@ -12,6 +12,7 @@ mod held;
 mod reverse;
 mod serve;
 mod store;
+mod tidy;
 
 use std::path::PathBuf;
 
@@ -79,6 +80,12 @@ pub enum BlobError {
         hash: BlobHash,
         /// Why.
         source: Cause,
+    },
+    /// The blob is to be removed and somebody reads it. Worth a retry.
+    #[error("blob {} is damaged, and can't be removed while it is in use", hash.short())]
+    InUse {
+        /// Which.
+        hash: BlobHash,
     },
     /// New bytes can't be stored.
     #[error("cannot add to the blob store")]

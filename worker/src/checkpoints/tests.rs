@@ -4,7 +4,7 @@ use std::{ops::Range, path::Path};
 
 use talka_core::{
     ids::TaskId,
-    job::{BlobRef, CLOCK_SECS_DEFAULT, Inputs, RawJobSpec, TaskLimits},
+    job::{BlobRef, Inputs, RawJobSpec},
     quantities::Bytes,
     worker::Assignment,
 };
@@ -23,19 +23,14 @@ fn open(dir: &Path) -> (Arc<Checkpoints>, Vec<Holder>) {
 
 fn holder(index: u64, number: u32) -> Holder {
     let spec = RawJobSpec {
-        name: "long".into(),
-        bundle: BlobRef { hash: BlobHash::new([1; 32]), size: Bytes::new(100) },
-        inputs: Inputs::Array { first: 0, count: 10 },
         args: vec!["{index}".into()],
-        env: vec![],
-        datasets: vec![],
-        limits: TaskLimits::default(),
         quorum: 2,
         seed: 7,
-        clock_secs: CLOCK_SECS_DEFAULT,
-        priority: 0,
-        on: vec![],
-        error_rate: None,
+        ..RawJobSpec::plain(
+            "long",
+            BlobRef { hash: BlobHash::new([1; 32]), size: Bytes::new(100) },
+            Inputs::Array { first: 0, count: 10 },
+        )
     };
     let spec = Arc::new(spec.validate().expect("a valid job"));
     let attempt = AttemptId { task: TaskId { job: JobId::new(3), index }, number };

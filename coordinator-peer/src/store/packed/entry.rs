@@ -4,19 +4,21 @@
 //! head: varint = extra << 4 | output << 2 | kind
 //! kind 0, ok:          fuel: varint
 //! kind 1, other exit:  exit kind: varint | exit number: varint | fuel: varint
-//! kind 2, no agreement
-//! kind 3, no result:   reason: varint
+//! kind 2, no agreement; with an output: as kind 0, and the column holds the outcome
+//! kind 3, no result:   reason: varint;  with an output: as kind 1, and the column holds the outcome
 //! grants to the end:   peer << 2 | agreed << 1 | unusual: varint | [number: varint | nanos: varint]
 //! ```
 //!
 //! `extra` is the number of reports above that of grants, modulo 2³². A grant is *usual* when it is for the
 //! attempt whose number is its place in the list, from 1, and when it is what everybody gets: the agreed
 //! fuel for a vote that agreed, nothing for another. The digest has a column of its own, and the output a
-//! table.
+//! table. Where the digest is over the outcome and the fuel, the column holds the outcome instead: the digest follows
+//! from it, and what workers signed need not repeat it.
 
 use talka_core::{
     coordinator::{FinalOutput, FinalRow, Grant, TaskVerdict},
-    ids::{PeerNo, ResultDigest, TaskId},
+    digest::result_digest,
+    ids::{OutcomeDigest, PeerNo, ResultDigest, TaskId},
     ledger::{LedgerEntry, TaskEntry},
     outcome::{Exit, NoResult},
     packing::put_varint,
@@ -52,10 +54,14 @@ impl OutputForm {
     }
 }
 
+/// By how much the kind is higher where the column holds the outcome.
+const OUTCOME: u64 = 2;
+
 /// A ledger entry as it was read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::store) struct Entry {
     pub(in crate::store) verdict: TaskVerdict,
+    pub(in crate::store) outcome: Option<OutcomeDigest>,
     pub(in crate::store) attempts: u32,
     pub(in crate::store) grants: Vec<Grant>,
     pub(in crate::store) output: OutputForm,
@@ -69,26 +75,33 @@ impl Entry {
     }
 }
 
-/// Appends an entry and returns the digest for its column.
-pub(in crate::store) fn put_entry(
-    out: &mut Vec<u8>,
-    row: &FinalRow,
-) -> Result<Option<ResultDigest>, StoreError> {
+/// The outcome of a row, if its entry keeps it.
+pub(in crate::store) fn kept_outcome(row: &FinalRow) -> Option<OutcomeDigest> {
+    row.outcome.filter(|_| {
+        let agreed = matches!(row.verdict, TaskVerdict::Agreed { .. });
+        agreed && OutputForm::of(&row.output) != OutputForm::Nothing
+    })
+}
+
+/// Appends an entry and returns what is in the column of its digest.
+pub(in crate::store) fn put_entry(out: &mut Vec<u8>, row: &FinalRow) -> Result<Option<[u8; 32]>, StoreError> {
     let grants = u32::try_from(row.grants.len()).unwrap_or(u32::MAX);
     let extra = u64::from(row.attempts.wrapping_sub(grants));
     let form = OutputForm::of(&row.output) as u64;
+    let outcome = kept_outcome(row);
+    let of_outcome = if outcome.is_some() { OUTCOME } else { 0 };
     let mut put_head = |kind: u64| put_varint(out, extra << 4 | form << 2 | kind);
-    let digest = match row.verdict {
+    let column = match row.verdict {
         TaskVerdict::Agreed { digest, exit: Exit::Ok, fuel } => {
-            put_head(0);
+            put_head(of_outcome);
             put_varint(out, fuel.get());
-            Some(digest)
+            Some(outcome.map_or(*digest.as_bytes(), |outcome| *outcome.as_bytes()))
         }
         TaskVerdict::Agreed { digest, exit, fuel } => {
-            put_head(1);
+            put_head(1 + of_outcome);
             put_exit(out, exit);
             put_varint(out, fuel.get());
-            Some(digest)
+            Some(outcome.map_or(*digest.as_bytes(), |outcome| *outcome.as_bytes()))
         }
         TaskVerdict::NoAgreement => {
             put_head(2);
@@ -111,19 +124,25 @@ pub(in crate::store) fn put_entry(
             put_varint(out, nanos.map_err(|_| refused())?);
         }
     }
-    Ok(digest)
+    Ok(column)
 }
 
 /// The inverse of [`put_entry`].
-pub(in crate::store) fn entry(digest: Option<ResultDigest>, bytes: &[u8]) -> Result<Entry, Undecodable> {
+pub(in crate::store) fn entry(column: Option<[u8; 32]>, bytes: &[u8]) -> Result<Entry, Undecodable> {
     let mut source = Source(bytes);
     let head = source.number()?;
-    let verdict = match (head & 3, digest) {
-        (0, Some(digest)) => {
-            TaskVerdict::Agreed { digest, exit: Exit::Ok, fuel: Fuel::new(source.number()?) }
+    let has_output = head >> 2 & 3 != OutputForm::Nothing as u64;
+    let mut outcome = None;
+    let verdict = match (head & 3, column) {
+        (kind @ (0 | 1), Some(digest)) => {
+            let exit = if kind == 0 { Exit::Ok } else { source.exit()? };
+            TaskVerdict::Agreed { digest: ResultDigest::new(digest), exit, fuel: Fuel::new(source.number()?) }
         }
-        (1, Some(digest)) => {
-            TaskVerdict::Agreed { digest, exit: source.exit()?, fuel: Fuel::new(source.number()?) }
+        (kind, Some(column)) if has_output => {
+            let exit = if kind == OUTCOME { Exit::Ok } else { source.exit()? };
+            let (fuel, of) = (Fuel::new(source.number()?), OutcomeDigest::new(column));
+            outcome = Some(of);
+            TaskVerdict::Agreed { digest: result_digest(of, Some(fuel)), exit, fuel }
         }
         (2, None) => TaskVerdict::NoAgreement,
         (3, None) => TaskVerdict::NoResult(NoResult::from_code(source.number32()?).ok_or(Undecodable)?),
@@ -147,7 +166,7 @@ pub(in crate::store) fn entry(digest: Option<ResultDigest>, bytes: &[u8]) -> Res
     }
     let count = u32::try_from(grants.len()).unwrap_or(u32::MAX);
     let attempts = extra.wrapping_add(count);
-    Ok(Entry { verdict, attempts, grants, output: output.ok_or(Undecodable)? })
+    Ok(Entry { verdict, outcome, attempts, grants, output: output.ok_or(Undecodable)? })
 }
 
 fn usual(verdict: &TaskVerdict, place: u32, peer: PeerNo, agreed: bool) -> Grant {
@@ -169,7 +188,7 @@ mod tests {
 
     fn row(verdict: TaskVerdict, attempts: u32, grants: Vec<Grant>, output: FinalOutput) -> FinalRow {
         let task = TaskId { job: JobId::new(1), index: 2 };
-        FinalRow { task, verdict, attempts, grants, output, had_pending: false }
+        FinalRow { task, verdict, outcome: None, attempts, grants, output, had_pending: false }
     }
 
     fn grant(peer: u32, number: u32, agreed: bool, nanos: i128) -> Grant {
@@ -205,7 +224,26 @@ mod tests {
         let bytes = encoded(&row(agreed(Exit::Ok, 5), 0, vec![], FinalOutput::Nothing));
         assert_eq!(entry(None, &bytes), Err(Undecodable));
         let bytes = encoded(&row(TaskVerdict::NoAgreement, 0, vec![], FinalOutput::Nothing));
-        assert_eq!(entry(Some(ResultDigest::new([0; 32])), &bytes), Err(Undecodable));
+        assert_eq!(entry(Some([0; 32]), &bytes), Err(Undecodable));
+    }
+
+    #[test]
+    fn an_outcome_stands_in_for_its_digest_and_takes_no_room() {
+        let outcome = OutcomeDigest::new([5; 32]);
+        for (exit, fuel) in [(Exit::Ok, 0), (Exit::Code(7), 300)] {
+            let fuel = Fuel::new(fuel);
+            let verdict = TaskVerdict::Agreed { digest: result_digest(outcome, Some(fuel)), exit, fuel };
+            let plain = row(verdict, 1, vec![grant(3, 1, false, 0)], FinalOutput::Inline(Arc::default()));
+            let given = FinalRow { outcome: Some(outcome), ..plain.clone() };
+            let mut bytes = vec![];
+            let column = put_entry(&mut bytes, &given).expect("a row that fits");
+            assert_eq!(column, Some([5; 32]));
+            assert_eq!(bytes.len(), encoded(&plain).len());
+            let read = entry(column, &bytes).expect("decodable");
+            assert_eq!((read.verdict, read.outcome), (verdict, Some(outcome)));
+            assert_eq!(entry(None, &bytes), Err(Undecodable));
+            assert_eq!(kept_outcome(&FinalRow { output: FinalOutput::Nothing, ..given }), None);
+        }
     }
 
     proptest! {
@@ -234,7 +272,7 @@ mod tests {
             let given = row(verdict, attempts, grants.clone(), FinalOutput::Nothing);
             let mut bytes = vec![];
             let digest = put_entry(&mut bytes, &given).expect("a row that fits");
-            let expected = Entry { verdict, attempts, grants, output: OutputForm::Nothing };
+            let expected = Entry { verdict, outcome: None, attempts, grants, output: OutputForm::Nothing };
             prop_assert_eq!(entry(digest, &bytes), Ok(expected));
         }
 
@@ -242,7 +280,7 @@ mod tests {
         fn damaged_entries_are_refused_without_panic(
             bytes in prop::collection::vec(any::<u8>(), 0..60), digest: Option<[u8; 32]>,
         ) {
-            let _ = entry(digest.map(ResultDigest::new), &bytes);
+            let _ = entry(digest, &bytes);
         }
     }
 }

@@ -5,6 +5,7 @@
 
 mod entry;
 mod ledger;
+mod receipts;
 mod report;
 
 use talka_core::{
@@ -17,8 +18,9 @@ use talka_core::{
 };
 
 pub(super) use self::{
-    entry::{Entry, OutputForm, entry, put_entry},
-    ledger::{LedgerItem, LedgerItems, ledger_items, put_receipts, receipts},
+    entry::{Entry, OutputForm, entry, kept_outcome, put_entry},
+    ledger::{LedgerItem, LedgerItems, ledger_items},
+    receipts::{Says, StoredReceipt, put_receipts, receipts},
     report::{output, put_output, put_report, report},
 };
 
@@ -100,8 +102,7 @@ pub(super) fn blob(bytes: &[u8]) -> Result<BlobRef, Undecodable> {
 pub(super) fn put_items(out: &mut Vec<u8>, items: &[LeaseItem]) {
     let mut before = 0u64;
     for item in items {
-        let step = item.index.wrapping_sub(before).cast_signed();
-        put_varint(out, ((step << 1) ^ (step >> 63)).cast_unsigned());
+        put_varint(out, zigzag(item.index.wrapping_sub(before)));
         put_varint(out, item.number.into());
         before = item.index;
     }
@@ -113,12 +114,19 @@ pub(super) fn items(bytes: &[u8]) -> Result<Vec<LeaseItem>, Undecodable> {
     let mut items = Vec::with_capacity(bytes.len() / 2);
     let mut index = 0u64;
     while !source.is_empty() {
-        let zigzag = source.number()?;
-        let step = (zigzag >> 1) ^ (zigzag & 1).wrapping_neg();
-        index = index.wrapping_add(step);
+        index = index.wrapping_add(unzigzag(source.number()?));
         items.push(LeaseItem { index, number: source.number32()? });
     }
     Ok(items)
+}
+
+fn zigzag(step: u64) -> u64 {
+    let step = step.cast_signed();
+    ((step << 1) ^ (step >> 63)).cast_unsigned()
+}
+
+fn unzigzag(number: u64) -> u64 {
+    (number >> 1) ^ (number & 1).wrapping_neg()
 }
 
 #[cfg(test)]

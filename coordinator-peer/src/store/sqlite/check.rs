@@ -11,7 +11,7 @@ use talka_core::{
 use super::{
     FILE, ledger_read,
     read::{self, credit, entry},
-    schema,
+    receipts, schema,
     write::join,
 };
 use crate::store::{Audit, StoreError, audit::LedgerSum};
@@ -121,6 +121,7 @@ pub(super) fn check_connection(conn: &Connection) -> Result<Check, StoreError> {
         }
     }
     problems.extend(ledger_read::problems(&transaction)?);
+    problems.extend(receipts::problems(&transaction)?);
     let (audit, of_jobs) = sums(&transaction)?;
     problems.extend(of_jobs);
     problems.extend(audit.differences.iter().take(NAMED_MAX).map(|difference| {

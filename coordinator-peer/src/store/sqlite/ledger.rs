@@ -8,7 +8,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use rusqlite::{Connection, TransactionBehavior, params};
 use talka_core::{
-    coordinator::{Batch, CreditDelta, SignedReceipts},
+    coordinator::{Batch, CreditDelta, FinalRow, SignedReceipts},
     ids::{PeerId, PeerNo, TaskId},
     ledger::{Average, Frontier, LedgerEntry, LedgerGrant, Names, TaskEntry, TreeHash, day_of, leaf_hash},
     limits,
@@ -16,17 +16,13 @@ use talka_core::{
 };
 
 use super::{
-    error::InRow,
-    key::{block_of, task_key, task_of},
+    key::{block_of, task_key},
     ledger_read,
-    load::blob,
     read::entry,
+    receipts,
     write::{join, split},
 };
-use crate::store::{
-    StoreError,
-    packed::{self, LedgerItems},
-};
+use crate::store::{StoreError, packed::LedgerItems};
 
 /// What the writer knows of the log without reading it.
 #[derive(Debug)]
@@ -162,18 +158,7 @@ impl Ledger {
             transaction.commit()?;
             frontier
         };
-        let sql = "SELECT coalesce(max(first), 0) FROM receipt";
-        let last: u64 = conn.query_row(sql, [], |row| row.get(0))?;
-        let sql = "SELECT receipts FROM receipt WHERE first = ?1";
-        let mut statement = conn.prepare(sql)?;
-        let mut rows = statement.query([last])?;
-        let of_last = match rows.next()? {
-            Some(row) => {
-                packed::receipts(blob(row, 0)?, task_of).in_row(|| format!("receipts {last}"))?.len()
-            }
-            None => 0,
-        };
-        Ok(Self { frontier, recent: recent(conn)?, receipts: last + of_last as u64 })
+        Ok(Self { frontier, recent: recent(conn)?, receipts: receipts::next(conn)? })
     }
 
     /// Adds what a batch brings.
@@ -189,7 +174,10 @@ impl Ledger {
             addition.own(&LedgerEntry::Peer { no: peer.no, id: peer.id })?;
         }
         for (peer, names) in &batch.names {
-            set_names(conn, *peer, names)?;
+            // They are said again with each session; what is in the ledger already is no news.
+            if !set_names(conn, *peer, names)? {
+                continue;
+            }
             addition.own(&LedgerEntry::Named { at_secs, peer: *peer, names: names.clone() })?;
         }
         for Revoked { place, task, grants } in revoked {
@@ -202,33 +190,15 @@ impl Ledger {
         addition.finish(at_secs)
     }
 
-    /// Keeps what workers signed, and forgets the oldest.
+    /// Keeps what workers signed; `finals` are the final tasks of the same batch, in order.
     pub(super) fn add_receipts(
         &mut self,
         conn: &Connection,
         signed: &[SignedReceipts],
+        finals: &[&FinalRow],
     ) -> Result<(), StoreError> {
-        for signed in signed.iter().filter(|signed| !signed.receipts.is_empty()) {
-            let mut keyed = Vec::with_capacity(signed.receipts.len());
-            for receipt in &signed.receipts {
-                keyed.push((task_key(receipt.attempt.task)?, *receipt));
-            }
-            let blocks: BTreeSet<u64> = keyed.iter().map(|(key, _)| block_of(*key)).collect();
-            let mut bytes = Vec::with_capacity(45 * keyed.len());
-            packed::put_receipts(&mut bytes, &keyed);
-            let sql = "INSERT INTO receipt VALUES(?1, ?2, ?3, ?4)";
-            let first = self.receipts;
-            conn.prepare_cached(sql)?.execute(params![first, signed.peer.get(), signed.signature, bytes])?;
-            let mut insert = conn.prepare_cached("INSERT INTO receipt_block VALUES(?1, ?2)")?;
-            for block in blocks {
-                insert.execute([block, first])?;
-            }
-            self.receipts += keyed.len() as u64;
-        }
-        match self.receipts.checked_sub(limits::RECEIPTS_KEPT) {
-            Some(oldest) if !signed.is_empty() => forget_receipts(conn, oldest),
-            _ => Ok(()),
-        }
+        self.receipts = receipts::add(conn, self.receipts, signed, finals)?;
+        Ok(())
     }
 
     /// A peer's recent credit with what is granted or revoked now. What it had on an earlier day is written down.
@@ -256,32 +226,12 @@ impl Ledger {
     }
 }
 
-/// Bounded by what a commit adds, once as many are there as are kept.
-fn forget_receipts(conn: &Connection, oldest: u64) -> Result<(), StoreError> {
-    let sql = "SELECT first, receipts FROM receipt WHERE first < ?1 ORDER BY first";
-    let mut statement = conn.prepare_cached(sql)?;
-    let mut rows = statement.query([oldest])?;
-    let mut gone = Vec::new();
-    while let Some(row) = rows.next()? {
-        let first: u64 = row.get(0)?;
-        let receipts = packed::receipts(blob(row, 1)?, task_of).in_row(|| format!("receipts {first}"))?;
-        for receipt in receipts {
-            gone.push((block_of(task_key(receipt.attempt.task)?), first));
-        }
-    }
-    gone.dedup();
-    let mut delete = conn.prepare_cached("DELETE FROM receipt_block WHERE block = ?1 AND first = ?2")?;
-    for (block, first) in gone {
-        delete.execute([block, first])?;
-    }
-    conn.prepare_cached("DELETE FROM receipt WHERE first < ?1")?.execute([oldest])?;
-    Ok(())
-}
-
-fn set_names(conn: &Connection, peer: PeerNo, names: &Names) -> Result<(), StoreError> {
-    let sql = "INSERT OR REPLACE INTO peer_name VALUES(?1, ?2, ?3)";
-    conn.prepare_cached(sql)?.execute(params![peer.get(), names.owner(), names.team()])?;
-    Ok(())
+/// Writes down what a peer is called. Returns whether that is news.
+fn set_names(conn: &Connection, peer: PeerNo, names: &Names) -> Result<bool, StoreError> {
+    let sql = "INSERT INTO peer_name VALUES(?1, ?2, ?3) ON CONFLICT(peer) \
+               DO UPDATE SET owner = ?2, team = ?3 WHERE (owner, team) != (?2, ?3)";
+    let changed = conn.prepare_cached(sql)?.execute(params![peer.get(), names.owner(), names.team()])?;
+    Ok(changed > 0)
 }
 
 fn add_day(conn: &Connection, peer: PeerNo, recent: &Recent) -> Result<(), StoreError> {

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use rusqlite::{Connection, OptionalExtension, params};
 use talka_core::{
-    coordinator::SignedReceipts,
     ids::{PeerId, PeerNo, TaskId},
     ledger::{Average, Frontier, Names, TreeHash, leaf_hash},
     limits,
@@ -163,24 +162,6 @@ pub(super) fn tiles(conn: &Connection, from: u64, count: u64) -> Result<Vec<Tree
     let mut statement = conn.prepare_cached(sql)?;
     let rows = statement.query_map(params![from, count], |row| Ok(TreeHash::new(row.get(0)?)))?;
     Ok(rows.collect::<Result<_, _>>()?)
-}
-
-/// See [`Reader::receipts`](crate::store::Reader::receipts).
-pub(super) fn receipts(conn: &Connection, task: TaskId) -> Result<Vec<SignedReceipts>, StoreError> {
-    let Ok(key) = task_key(task) else { return Ok(vec![]) };
-    let sql = "SELECT first, peer, signature, receipts FROM receipt WHERE first IN \
-               (SELECT first FROM receipt_block WHERE block = ?1) ORDER BY first";
-    let mut statement = conn.prepare_cached(sql)?;
-    let mut rows = statement.query([block_of(key)])?;
-    let mut found = Vec::new();
-    while let Some(row) = rows.next()? {
-        let first: u64 = row.get(0)?;
-        let receipts = packed::receipts(blob(row, 3)?, task_of).in_row(|| format!("receipts {first}"))?;
-        if receipts.iter().any(|receipt| receipt.attempt.task == task) {
-            found.push(SignedReceipts { peer: PeerNo::new(row.get(1)?), signature: row.get(2)?, receipts });
-        }
-    }
-    Ok(found)
 }
 
 /// See [`Reader::standings`](crate::store::Reader::standings).

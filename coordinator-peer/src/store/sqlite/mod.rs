@@ -31,6 +31,7 @@ mod ledger_read;
 mod load;
 mod lock;
 mod read;
+mod receipts;
 mod schema;
 #[cfg(test)]
 pub(super) mod tests;

@@ -12,7 +12,7 @@ use std::{
 use rusqlite::{Connection, OpenFlags, Row, params};
 use talka_core::{
     coordinator::{CreditDelta, FinalOutput, FinalRow, SignedReceipts},
-    ids::{JobId, PeerId, PeerNo, ResultDigest, TaskId},
+    ids::{JobId, PeerId, PeerNo, TaskId},
     ledger::{Frontier, TreeHash},
     limits,
     quantities::Credit,
@@ -24,7 +24,7 @@ use super::{
     key::{task_key, task_keys, task_of},
     ledger, ledger_read,
     load::blob,
-    trust,
+    receipts, trust,
     write::join,
 };
 use crate::store::{
@@ -157,7 +157,7 @@ impl Reader for Readers {
     }
 
     fn receipts(&self, task: TaskId) -> Result<Vec<SignedReceipts>, StoreError> {
-        self.with(|conn| ledger_read::receipts(conn, task))
+        self.with(|conn| receipts::of_task(conn, task))
     }
 
     fn standings(&self) -> Result<Vec<PeerStanding>, StoreError> {
@@ -200,13 +200,13 @@ pub(super) fn credit(row: &Row<'_>) -> rusqlite::Result<CreditDelta> {
 pub(super) fn entry(row: &Row<'_>) -> Result<(TaskId, Entry), StoreError> {
     let task = task_of(row.get(0)?);
     let digest: Option<[u8; 32]> = row.get(1)?;
-    let entry = packed::entry(digest.map(ResultDigest::new), blob(row, 2)?);
+    let entry = packed::entry(digest, blob(row, 2)?);
     Ok((task, entry.in_row(|| format!("the ledger entry of task {task}"))?))
 }
 
 /// From the columns of an entry and `data`.
 fn final_row(row: &Row<'_>, with_output: bool) -> Result<FinalRow, StoreError> {
-    let (task, Entry { verdict, attempts, grants, output: form }) = entry(row)?;
+    let (task, Entry { verdict, outcome, attempts, grants, output: form }) = entry(row)?;
     let damaged = || format!("the output of task {task}");
     let output = match form {
         _ if !with_output => FinalOutput::Nothing,
@@ -215,5 +215,5 @@ fn final_row(row: &Row<'_>, with_output: bool) -> Result<FinalRow, StoreError> {
         OutputForm::Inline => FinalOutput::Inline(Arc::new(packed::output(blob(row, 3)?).in_row(damaged)?)),
         OutputForm::Blob => FinalOutput::Blob(packed::blob(blob(row, 3)?).in_row(damaged)?),
     };
-    Ok(FinalRow { task, verdict, attempts, grants, output, had_pending: false })
+    Ok(FinalRow { task, verdict, outcome, attempts, grants, output, had_pending: false })
 }

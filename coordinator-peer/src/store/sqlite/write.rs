@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 use talka_core::{
     coordinator::{Batch, FinalOutput, FinalRow, JobRow, LeaseRow, PendingRow, ShardRow, Standing},
-    ids::{AttemptId, JobId, LeaseId, PeerId, PeerNo, ResultDigest, TaskId},
+    ids::{AttemptId, JobId, LeaseId, PeerId, PeerNo, TaskId},
     precedence::Weight,
     quantities::{Credit, Timestamp},
 };
@@ -13,7 +13,7 @@ use talka_core::{
 use super::{
     key::{block_of, task_key, task_keys},
     ledger::{self, Ledger, Revoked},
-    trust,
+    receipts, trust,
 };
 use crate::store::{Seq, StoreError, packed};
 
@@ -65,11 +65,14 @@ pub(super) fn apply(
     writer.clear(&batch.cleared)?;
     let revoked = writer.revoke(&batch.revoked)?;
     writer.add_pending(&batch.pending)?;
-    writer.add_finals(&batch.finals)?;
+    // Workers finish in any order; the tree is filled fastest from left to right.
+    let mut finals: Vec<&FinalRow> = batch.finals.iter().collect();
+    finals.sort_unstable_by_key(|row| row.task);
+    writer.add_finals(&finals)?;
     trust::write(transaction, batch)?;
     writer.add_credit(ledger, batch)?;
     ledger.append(transaction, batch, revoked)?;
-    ledger.add_receipts(transaction, &batch.receipts)?;
+    ledger.add_receipts(transaction, &batch.receipts, &finals)?;
     // Last, so that it also clears away what this batch opened.
     for (job, (state, ended)) in &batch.ended {
         writer.end_job(*job, *state as u8, ended.millis())?;
@@ -217,6 +220,7 @@ impl Writer<'_> {
         if tasks.is_empty() {
             return Ok(revoked);
         }
+        receipts::write_out(self.conn, tasks)?;
         let mut revoke = self.conn.prepare_cached("DELETE FROM task_final WHERE task_id = ?1")?;
         let mut drop_output = self.conn.prepare_cached("DELETE FROM output WHERE task_id = ?1")?;
         let mut drop_word = self.conn.prepare_cached("DELETE FROM provisional WHERE task_id = ?1")?;
@@ -236,32 +240,32 @@ impl Writer<'_> {
         Ok(revoked)
     }
 
-    fn add_finals(&self, rows: &[FinalRow]) -> Result<(), StoreError> {
+    /// Rows in the order of their tasks.
+    fn add_finals(&self, rows: &[&FinalRow]) -> Result<(), StoreError> {
+        if rows.is_empty() {
+            return Ok(());
+        }
         let mut settle = self.conn.prepare_cached("DELETE FROM pending WHERE task_id = ?1")?;
         let mut insert = self.conn.prepare_cached("INSERT INTO task_final VALUES(?1, ?2, ?3)")?;
         let mut entry = Vec::new();
-        let mut blocks = BTreeMap::<u64, u64>::new();
-        // Workers finish in any order; the tree is filled fastest from left to right.
-        let mut sorted: Vec<&FinalRow> = rows.iter().collect();
-        sorted.sort_unstable_by_key(|row| row.task);
-        for row in sorted {
+        for row in rows {
             let key = task_key(row.task)?;
             if row.had_pending {
                 settle.execute([key])?;
             }
             entry.clear();
             let digest = packed::put_entry(&mut entry, row)?;
-            let digest = digest.as_ref().map(ResultDigest::as_bytes);
             insert.execute(params![key, digest, entry])?;
             self.add_output(key, &row.output)?;
-            *blocks.entry(block_of(key)).or_default() += 1;
         }
         let mut count = self.conn.prepare_cached(
             "INSERT INTO final_block VALUES(?1, ?2) \
              ON CONFLICT(block) DO UPDATE SET finals = finals + excluded.finals",
         )?;
-        for (block, finals) in blocks {
-            count.execute([block, finals])?;
+        let block = |row: &FinalRow| task_key(row.task).map_or(0, block_of);
+        for rows in rows.chunk_by(|one, next| block(one) == block(next)) {
+            let Some(first) = rows.first() else { continue };
+            count.execute([block(first), rows.len() as u64])?;
         }
         Ok(())
     }

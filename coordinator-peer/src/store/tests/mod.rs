@@ -2,21 +2,23 @@
 
 pub(super) mod world;
 
-use std::sync::Arc;
+use std::{net::Ipv4Addr, sync::Arc};
 
 use proptest::{prelude::*, test_runner::TestRunner};
 use talka_core::{
     coordinator::{
         Batch, CreditDelta, FinalOutput, FinalRow, Grant, InviteRow, PeerRow, PendingOutput, PendingReport,
-        PendingRow, RecordRow, ShardRow, Snapshot, Standing, TaskVerdict,
+        PendingRow, RecordRow, ShardRow, SignedReceipts, Snapshot, Standing, TaskVerdict,
     },
+    digest::result_digest,
     ids::{AttemptId, InputDigest, JobId, OutcomeDigest, PeerId, PeerNo, ResultDigest, TaskId},
     ledger::{Frontier, Replay, leaf_hash},
     limits,
     outcome::{Exit, Output},
-    placement::{Admission, InviteId},
+    placement::{Admission, InviteId, OwnerKey, Site},
     precedence::{Priority, Weight},
     quantities::{Credit, Fuel, Timestamp},
+    signing::Receipt,
     trust::Record,
 };
 
@@ -82,6 +84,7 @@ conformance! {
     credit_beyond_64_bits_is_exact
     a_reader_outlives_its_store
     a_revoked_task_stays_in_the_log_and_may_be_final_again
+    what_workers_signed_outlives_the_revocation_of_their_tasks
 }
 
 fn commit(store: &mut dyn Store, batch: &Batch) {
@@ -95,7 +98,8 @@ fn task(index: u64) -> TaskId {
 fn final_row(index: u64, output: FinalOutput) -> FinalRow {
     let verdict =
         TaskVerdict::Agreed { digest: ResultDigest::new([1; 32]), exit: Exit::Ok, fuel: Fuel::new(5) };
-    FinalRow { task: task(index), verdict, attempts: 0, grants: vec![], output, had_pending: false }
+    let (task, outcome, grants) = (task(index), None, vec![]);
+    FinalRow { task, verdict, outcome, attempts: 0, grants, output, had_pending: false }
 }
 
 fn job(tasks: u64) -> Batch {
@@ -410,8 +414,13 @@ fn inline(stdout: &str) -> FinalOutput {
 fn what_is_remembered_of_workers_reads_back<E: Engine>(make: impl Fn() -> E) {
     let engine = make();
     let mut store = engine.open();
-    let record =
-        |checks, caught, quota, admission| RecordRow { record: Record { checks, caught }, quota, admission };
+    let record = |checks, caught, quota, admission| RecordRow {
+        record: Record { checks, caught },
+        quota,
+        admission,
+        site: Site::of(Ipv4Addr::new(192, 0, 2, 7).into()).filter(|_| checks > 0),
+        owner: OwnerKey::of("ada").filter(|_| checks > 0),
+    };
     let row = |no: u8| PeerRow { no: PeerNo::new(no.into()), id: PeerId::new([no; 32]) };
     let invite = |byte, uses| (InviteId([byte; 32]), InviteRow { uses, expires: Timestamp::from_millis(77) });
     let batch = Batch {
@@ -540,6 +549,45 @@ fn a_revoked_task_stays_in_the_log_and_may_be_final_again<E: Engine>(make: impl 
         start.append(leaf_hash(&entry));
     }
     assert_eq!(start, first, "what was there before is unchanged");
+}
+
+fn what_workers_signed_outlives_the_revocation_of_their_tasks<E: Engine>(make: impl Fn() -> E) {
+    let engine = make();
+    let mut store = engine.open();
+    let peer = PeerRow { no: PeerNo::new(0), id: PeerId::new([5; 32]) };
+    let (outcome, fuel) = (OutcomeDigest::new([3; 32]), Fuel::new(9));
+    let verdict = TaskVerdict::Agreed { digest: result_digest(outcome, Some(fuel)), exit: Exit::Ok, fuel };
+    let row = |index| FinalRow { verdict, outcome: Some(outcome), ..final_row(index, inline("out")) };
+    let receipt = |index, number, outcome| {
+        let attempt = AttemptId { task: task(index), number };
+        Receipt { attempt, outcome, fuel, resumed: false }
+    };
+    let signed = |receipts| SignedReceipts { peer: peer.no, signature: [7; 64], receipts };
+    let other = OutcomeDigest::new([4; 32]);
+    let first = signed(vec![receipt(0, 1, outcome), receipt(1, 1, outcome), receipt(2, 1, other)]);
+    let receipts = vec![first.clone()];
+    commit(store.as_mut(), &Batch { peers: vec![peer], ..job(3) });
+    commit(store.as_mut(), &Batch { receipts, ..finals(vec![row(1), row(0)]) });
+    let reader = store.reader();
+    let told = |index| reader.receipts(task(index)).expect("readable");
+    assert_eq!([told(0), told(1), told(2)], [0, 1, 2].map(|_| vec![first.clone()]));
+
+    // Taken back, and final again with something else that somebody else signed.
+    let again = OutcomeDigest::new([8; 32]);
+    let verdict = TaskVerdict::Agreed { digest: result_digest(again, Some(fuel)), exit: Exit::Ok, fuel };
+    let batch = Batch {
+        revoked: [task(1)].into(),
+        receipts: vec![signed(vec![receipt(1, 2, again)])],
+        ..finals(vec![FinalRow { verdict, outcome: Some(again), ..row(1) }])
+    };
+    commit(store.as_mut(), &batch);
+    commit(store.as_mut(), &Batch { revoked: [task(0)].into(), ..Batch::default() });
+    drop(store);
+    let mut store = engine.open();
+    assert_eq!(told(0), std::slice::from_ref(&first));
+    assert_eq!(told(1), [first.clone(), signed(vec![receipt(1, 2, again)])]);
+    commit(store.as_mut(), &Batch { receipts: vec![first.clone()], ..finals(vec![row(2)]) });
+    assert_eq!(told(2), [first.clone(), first], "the numbers of receipts go on after a restart");
 }
 
 fn credit_beyond_64_bits_is_exact<E: Engine>(make: impl Fn() -> E) {

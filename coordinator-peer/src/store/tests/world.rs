@@ -10,10 +10,9 @@ use talka_core::{
         Batch, FinalOutput, FinalRow, Grant, JobRow, LeaseItem, LeaseRow, PeerRow, PendingOutput,
         PendingReport, PendingRow, ShardRow, SignedReceipts, Standing, TaskVerdict,
     },
-    ids::{
-        AttemptId, BlobHash, InputDigest, JobId, LeaseId, OutcomeDigest, PeerId, PeerNo, ResultDigest, TaskId,
-    },
-    job::{BlobRef, CLOCK_SECS_DEFAULT, Inputs, JobState, RawJobSpec, Submission, TaskLimits},
+    digest::result_digest,
+    ids::{AttemptId, BlobHash, InputDigest, JobId, LeaseId, OutcomeDigest, PeerId, PeerNo, TaskId},
+    job::{BlobRef, Inputs, JobState, RawJobSpec, Submission},
     ledger::Names,
     outcome::{Exit, Limit, NoResult, Output, Trap},
     precedence::{Priority, Weight},
@@ -54,19 +53,16 @@ pub(in crate::store) fn numbers(seed: u64) -> impl Iterator<Item = u64> {
 
 pub(in crate::store) fn job_row(job: JobId, tasks: u64) -> JobRow {
     let spec = RawJobSpec {
-        name: format!("job {job}"),
-        bundle: BlobRef { hash: BlobHash::new([1; 32]), size: Bytes::new(100) },
-        inputs: Inputs::Array { first: 5, count: tasks },
         args: vec!["{index}".into()],
         env: vec![("NAME".into(), "ä \" value".into())],
-        datasets: vec![],
-        limits: TaskLimits::default(),
         quorum: 2,
         seed: u64::MAX,
-        clock_secs: CLOCK_SECS_DEFAULT,
         priority: 7,
-        on: vec![],
-        error_rate: None,
+        ..RawJobSpec::plain(
+            format!("job {job}"),
+            BlobRef { hash: BlobHash::new([1; 32]), size: Bytes::new(100) },
+            Inputs::Array { first: 5, count: tasks },
+        )
     };
     let spec = spec.validate().expect("valid");
     let standing = Standing { paused: false, priority: spec.priority() };
@@ -201,15 +197,15 @@ impl World {
         let Some(task) = self.open_task(pick) else { return };
         let Some(job) = self.jobs.get_mut(&task.job) else { return };
         let reports = job.open.remove(&task.index).unwrap_or_default();
+        let fuel = Fuel::new(pick >> 12);
+        let agreed_on = OutcomeDigest::new([(pick >> 8) as u8; 32]);
+        let known = pick.is_multiple_of(2).then_some(fuel);
         let verdict = match pick % 5 {
             0 => TaskVerdict::NoAgreement,
             1 => TaskVerdict::NoResult(NoResult::Deadline),
-            _ => TaskVerdict::Agreed {
-                digest: ResultDigest::new([(pick >> 8) as u8; 32]),
-                exit: exit(pick),
-                fuel: Fuel::new(pick >> 12),
-            },
+            _ => TaskVerdict::Agreed { digest: result_digest(agreed_on, known), exit: exit(pick), fuel },
         };
+        let outcome = known.map(|_| agreed_on).filter(|_| matches!(verdict, TaskVerdict::Agreed { .. }));
         let output = match (&verdict, pick % 3) {
             (TaskVerdict::Agreed { .. }, 0) => FinalOutput::Blob(blob(pick)),
             (TaskVerdict::Agreed { .. }, _) => FinalOutput::Inline(output(pick)),
@@ -226,7 +222,14 @@ impl World {
         self.batch.pending.retain(|attempt, _| attempt.task != task);
         let had_pending = reports.iter().any(|(.., committed)| *committed);
         let attempts = reports.len() as u32 + (pick % 3) as u32;
-        self.batch.finals.push(FinalRow { task, verdict, attempts, grants, output, had_pending });
+        if let Some((number, peer, _)) = reports.first() {
+            let attempt = AttemptId { task, number: *number };
+            let fuel = if pick.is_multiple_of(7) { Fuel::new(3) } else { fuel };
+            let receipt = Receipt { attempt, outcome: agreed_on, fuel, resumed: pick.is_multiple_of(11) };
+            let (peer, signature) = (*peer, [pick as u8; 64]);
+            self.batch.receipts.push(SignedReceipts { peer, signature, receipts: vec![receipt] });
+        }
+        self.batch.finals.push(FinalRow { task, verdict, outcome, attempts, grants, output, had_pending });
         self.touch(task.job);
     }
 

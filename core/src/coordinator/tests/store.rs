@@ -1,127 +1,59 @@
-//! What a store does, in maps: it takes batches and gives back a snapshot. It refuses what no store should
-//! ever be asked to do.
+//! The tables of a store that refuse what no store should ever be asked to do.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::BTreeMap,
+    ops::{Deref, DerefMut},
+};
 
 use crate::{
-    coordinator::{
-        Batch, CreditDelta, FinalOutput, FinalRow, InviteRow, JobRow, JobSnapshot, LeaseItem, LeaseRow,
-        PeerRow, PendingRow, RecordRow, ShardRow, Snapshot, TaskVerdict,
-    },
-    ids::{AttemptId, JobId, LeaseId, PeerId, PeerNo, TaskId},
+    coordinator::{Batch, CreditDelta, FinalOutput, FinalRow, Tables, TaskVerdict},
+    ids::{AttemptId, PeerNo, TaskId},
     job::JobState,
-    placement::InviteId,
-    precedence::Weight,
     quantities::Credit,
     trust::Policy,
 };
 
 #[derive(Debug, Default)]
 pub(super) struct Store {
-    pub(super) peers: BTreeMap<PeerNo, PeerId>,
-    pub(super) jobs: BTreeMap<JobId, (JobRow, ShardRow)>,
-    pub(super) leases: BTreeMap<LeaseId, LeaseRow>,
-    pub(super) pending: BTreeMap<AttemptId, PendingRow>,
-    pub(super) finals: BTreeMap<TaskId, FinalRow>,
-    pub(super) credit: BTreeMap<PeerNo, CreditDelta>,
-    pub(super) weights: BTreeMap<PeerNo, Weight>,
-    pub(super) provisional: BTreeMap<TaskId, (AttemptId, PendingRow)>,
-    pub(super) records: BTreeMap<PeerNo, RecordRow>,
-    pub(super) invites: BTreeMap<InviteId, InviteRow>,
-    /// Every attempt that was ever leased.
-    numbered: BTreeSet<AttemptId>,
+    tables: Tables,
+    /// Every attempt that was ever leased, and to whom.
+    leased: BTreeMap<AttemptId, PeerNo>,
 }
 
-fn pending_of(first: TaskId, last: TaskId) -> std::ops::RangeInclusive<AttemptId> {
-    AttemptId { task: first, number: 0 }..=AttemptId { task: last, number: u32::MAX }
+impl Deref for Store {
+    type Target = Tables;
+
+    fn deref(&self) -> &Tables {
+        &self.tables
+    }
+}
+
+impl DerefMut for Store {
+    fn deref_mut(&mut self) -> &mut Tables {
+        &mut self.tables
+    }
 }
 
 impl Store {
-    pub(super) fn commit(&mut self, batch: Batch) {
-        for PeerRow { no, id } in batch.peers {
-            assert_eq!(self.peers.insert(no, id), None, "a peer is numbered once");
-        }
-        for row in batch.jobs {
-            let job = row.job;
-            assert!(self.jobs.insert(job, (row, ShardRow::default())).is_none(), "a job is taken on once");
-        }
-        for (job, row) in batch.shards {
-            let shard = &mut self.jobs.get_mut(&job).expect("progress of a job that exists").1;
-            assert!(row.numbers >= shard.numbers, "numbers of attempts go up");
-            *shard = row;
-        }
-        for (job, standing) in batch.standings {
-            self.jobs.get_mut(&job).expect("a job that exists").0.standing = standing;
-        }
-        for (peer, weight) in batch.weights {
-            assert!(self.peers.contains_key(&peer), "a weight of a known peer");
-            self.weights.insert(peer, weight);
-        }
-        for (id, row) in batch.leases_opened {
+    pub(super) fn commit(&mut self, batch: &Batch) {
+        assert_eq!(self.contradiction(batch), None);
+        assert_eq!(self.misuse(batch), None);
+        for row in batch.leases_opened.values() {
             for item in &row.items {
                 let task = TaskId { job: row.job, index: item.index };
-                let new = self.numbered.insert(AttemptId { task, number: item.number });
-                assert!(new, "no number of an attempt is used twice");
+                let before = self.leased.insert(AttemptId { task, number: item.number }, row.peer);
+                assert_eq!(before, None, "no number of an attempt is used twice");
             }
-            assert!(self.leases.insert(id, LeaseRow::clone(&row)).is_none(), "a lease is opened once");
         }
-        for id in batch.leases_closed {
-            assert!(self.leases.remove(&id).is_some(), "a lease that is closed was open");
-        }
-        for task in batch.cleared {
-            self.forget_pending(task, task);
-        }
-        for task in batch.revoked {
-            self.finals.remove(&task);
-            self.provisional.remove(&task);
-        }
-        self.pending.extend(batch.pending);
-        for row in batch.finals {
-            self.check_paid(&row);
+        self.tables.apply(batch);
+        for row in &batch.finals {
+            self.check_paid(row);
             let mut voters: Vec<PeerNo> = row.grants.iter().map(|grant| grant.peer).collect();
             voters.sort();
             voters.dedup();
             assert_eq!(voters.len(), row.grants.len(), "task {}: one vote per peer", row.task);
-            if row.had_pending {
-                self.forget_pending(row.task, row.task);
-            }
-            let task = row.task;
-            assert!(self.finals.insert(task, row).is_none(), "task {task} becomes final once");
-        }
-        for (attempt, row) in batch.provisional {
-            let new = self.provisional.insert(attempt.task, (attempt, row)).is_none();
-            assert!(
-                new && self.finals.contains_key(&attempt.task),
-                "{attempt} makes its task provisional once"
-            );
-        }
-        for task in batch.confirmed {
-            assert!(
-                self.provisional.remove(&task).is_some(),
-                "task {task} is confirmed that was provisional"
-            );
-        }
-        self.records.extend(batch.records);
-        self.invites.extend(batch.invites);
-        self.invites.retain(|_, row| row.uses > 0);
-        for (peer, delta) in batch.credit {
-            let sum = self.credit.entry(peer).or_default();
-            sum.credit += delta.credit;
-            sum.validated += delta.validated;
-            sum.invalid += delta.invalid;
-        }
-        for (job, (state, ended)) in batch.ended {
-            let (row, _) = self.jobs.get_mut(&job).expect("the end of a job that exists");
-            assert_eq!(row.state, JobState::Running, "job {job} ends once");
-            (row.state, row.ended) = (state, Some(ended));
-            self.leases.retain(|_, lease| lease.job != job);
-            self.forget_pending(TaskId { job, index: 0 }, TaskId { job, index: u64::MAX });
         }
         self.check();
-    }
-
-    fn forget_pending(&mut self, first: TaskId, last: TaskId) {
-        self.pending.extract_if(pending_of(first, last), |_, _| true).for_each(drop);
     }
 
     /// A quorum agreed, unless its members promised a large output that only some of them had; and paid is
@@ -148,12 +80,8 @@ impl Store {
             assert!(grant.credit <= most, "task {task}: paid is the fuel of those who agreed");
             let same = row.grants.iter().filter(|other| other.agreed == grant.agreed);
             assert!(same.clone().all(|other| other.credit == grant.credit), "task {task}: the same to each");
-            // Attempts of leases that are closed by now can't be looked up.
-            let lease = self.leases.values().find(|lease| {
-                let item = |item: &LeaseItem| (item.index, item.number) == (task.index, grant.number);
-                lease.job == task.job && lease.items.iter().any(item)
-            });
-            assert!(lease.is_none_or(|lease| lease.peer == grant.peer), "task {task}: who had it is paid");
+            let attempt = AttemptId { task, number: grant.number };
+            assert_eq!(self.leased.get(&attempt), Some(&grant.peer), "{attempt}: who had it is paid");
         }
     }
 
@@ -193,51 +121,6 @@ impl Store {
                 let below = finals.iter().filter(|row| row.task.index < shard.low).count() as u64;
                 assert_eq!(below, shard.low, "job {id}: every task below `low` is final");
             }
-        }
-    }
-
-    /// Whether a report of this attempt is here, or not needed any more.
-    pub(super) fn has(&self, attempt: AttemptId) -> bool {
-        let ended = self.jobs.get(&attempt.task.job).is_none_or(|(row, _)| row.state != JobState::Running);
-        ended || self.pending.contains_key(&attempt) || self.finals.contains_key(&attempt.task)
-    }
-
-    fn finals_from(&self, job: JobId, index: u64) -> impl Iterator<Item = &FinalRow> {
-        self.finals.range(TaskId { job, index }..=TaskId { job, index: u64::MAX }).map(|(_, row)| row)
-    }
-
-    fn open(&self, (row, shard): &(JobRow, ShardRow)) -> Vec<u64> {
-        let job = row.job;
-        let touched = if row.ended.is_none() { shard.low..shard.cursor } else { 0..0 };
-        touched.filter(|index| !self.finals.contains_key(&TaskId { job, index: *index })).collect()
-    }
-
-    pub(super) fn snapshot(&self) -> Snapshot {
-        let job = |(id, entry): (&JobId, &(JobRow, ShardRow))| JobSnapshot {
-            row: entry.0.clone(),
-            shard: entry.1,
-            leases: self.leases.values().filter(|lease| lease.job == *id).cloned().collect(),
-            pending: self
-                .pending
-                .range(pending_of(TaskId { job: *id, index: 0 }, TaskId { job: *id, index: u64::MAX }))
-                .map(|(attempt, row)| (*attempt, row.clone()))
-                .collect(),
-            open: self.open(entry),
-            provisional: self
-                .provisional
-                .values()
-                .filter(|(attempt, _)| attempt.task.job == *id && entry.0.ended.is_none())
-                .cloned()
-                .collect(),
-        };
-        let peers = self.peers.iter().map(|(no, id)| PeerRow { no: *no, id: *id });
-        let (weights, records) = (self.weights.clone(), self.records.clone());
-        Snapshot {
-            peers: peers.collect(),
-            weights,
-            records,
-            invites: self.invites.clone(),
-            jobs: self.jobs.iter().map(job).collect(),
         }
     }
 }
