@@ -41,6 +41,20 @@ fn a_wrong_number_of_rounds_is_refused_before_anything_is_measured() {
 }
 
 #[test]
+fn a_swarm_is_measured_with_peers_that_send_wrong_bytes() {
+    let home = tempfile::tempdir().expect("a directory");
+    let args = ["bench", "swarm", "--peers", "3", "--mib", "2", "--poisoners", "34%", "--json"];
+    let report = Talka::new(home.path(), args).run().success().json();
+    assert_eq!((&report["peers"], &report["mib"]), (&3.into(), &2.into()), "{report}");
+    assert_positive(&report, &["seed_upload_ratio", "wall_secs", "cpu_secs"]);
+    assert!(report["uplink_mb_s"].is_null() && report["fluid_bound_secs"].is_null(), "{report}");
+    let poisoned = &report["poisoned"];
+    assert_positive(poisoned, &["wall_secs", "times_clean", "seed_upload_ratio"]);
+    assert_eq!(poisoned["poisoners"], 1, "{report}");
+    assert_eq!((&poisoned["wrong_bytes"], &poisoned["honest_banned"]), (&0.into(), &0.into()), "{report}");
+}
+
+#[test]
 fn dispatching_is_measured_with_workers_that_run_nothing() {
     let home = tempfile::tempdir().expect("a directory");
     let args = ["bench", "dispatch", "--tasks", "3000", "--batch", "32", "--workers", "2", "--quorum", "2"];

@@ -58,17 +58,16 @@ fn when_the_coordinator_is_cut_off_in_the_midst_of_it_the_swarm_finishes() {
     let has_all = |(from_coordinator, from_peers)| from_coordinator + from_peers >= all;
     until("one of them to have all of it", LONG, || has_all(fetched(home, 1)).then_some(()));
     network.set_link(0, false);
-    let (before, left) = workers.clone().skip(1).fold((0, 0), |(before, left), number| {
-        let came = fetched(home, number);
-        (before + came.0, left + u32::from(!has_all(came)))
-    });
+    let left = workers.clone().filter(|number| !has_all(fetched(home, *number))).count();
     assert_eq!(left, 3, "the others are in the midst of it");
     until("the others to have all of it", LONG, || {
         workers.clone().all(|number| has_all(fetched(home, number))).then_some(())
     });
-    let after: u64 = workers.clone().skip(1).map(|number| fetched(home, number).0).sum();
-    // What was verified and not counted when the link was cut is a few groups.
-    assert!(after < before + (2 << 20), "the coordinator is cut off: {before} and then {after}");
+    for number in workers.skip(1) {
+        // Two pieces may have been on their way when the link was cut, and a few came before.
+        let (from_coordinator, from_peers) = fetched(home, number);
+        assert!(from_peers > all / 2, "{number}: {from_peers} from peers, {from_coordinator} from elsewhere");
+    }
 
     network.set_link(0, true);
     at_coordinator(&["job", "wait", &job.to_string()]);

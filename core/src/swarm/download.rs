@@ -10,6 +10,8 @@
 //!   rests, each time longer. Who sends bytes that do not belong to the blob is out at once.
 //! * **Endgame**: when everything that is missing is on its way, what takes long is asked of a second provider as well.
 
+mod choice;
+mod expiry;
 mod seats;
 
 use std::{
@@ -29,11 +31,6 @@ use crate::{
 pub const SOURCE_SPARED: Duration = Duration::from_millis(500);
 /// Time that peers get to say what they have before the source is asked: a connection and a question.
 pub const HEAD_START: Duration = Duration::from_millis(50);
-/// Age of a request from which its piece is asked of a second provider in the endgame, if twice the time that requests
-/// usually take is less.
-const ENDGAME_AGE_MIN: Duration = Duration::from_millis(500);
-/// Age at which a request that waits at the source is given up for a provider that has got the piece meanwhile.
-const RECONSIDERED_AGE: Duration = Duration::from_millis(100);
 /// First rest of a provider that has no upload slot now; it doubles with each such answer in a row, up to
 /// [`REST_BUSY_MAX`].
 const REST_BUSY_MIN: Duration = Duration::from_millis(200);
@@ -275,124 +272,8 @@ impl Download {
         Some(self.ask(now, piece, peer))
     }
 
-    /// Whether no more requests to peers may run; the source is not counted, or slow peers would keep it idle.
-    fn is_full(&self) -> bool {
-        let is_peer = |peer| self.providers.get(peer).is_some_and(|provider| provider.kind == Kind::Peer);
-        self.flights.values().filter(|flight| is_peer(&flight.peer)).count() >= limits::SWARM_REQUESTS_MAX
-    }
-
     fn peers(&self) -> impl Iterator<Item = &Provider> {
         self.providers.values().filter(|provider| provider.kind == Kind::Peer)
-    }
-
-    /// Whether a peer may say in a moment what it has.
-    fn is_about_to_hear(&self, now: Timestamp) -> bool {
-        self.met.is_some_and(|met| now.since(met) < HEAD_START)
-            && self.peers().any(|peer| peer.has.is_empty() && peer.failures == 0)
-    }
-
-    /// The rarest of the missing pieces that can be asked for, the wanted ones first, and whom to ask for it.
-    fn choose(&self, now: Timestamp, use_source: bool, draw: Draw<'_>) -> Option<(PieceNo, PeerId)> {
-        let mut out_of_reach = self.have.clone();
-        out_of_reach.union_with(&self.asked);
-        let mut offered = PieceSet::none(self.pieces.count());
-        let no_more = self.is_full();
-        // What peers have that proved to be of use, busy or not.
-        let mut at_peers = PieceSet::none(self.pieces.count());
-        for provider in self.providers.values().filter(|provider| provider.kind == Kind::Peer) {
-            if provider.is_free(now) && !no_more {
-                offered.union_with(&provider.has);
-            }
-            if provider.rests_until <= now && provider.proved {
-                at_peers.union_with(&provider.has);
-            }
-        }
-        for source in self.providers.values().filter(|provider| provider.kind == Kind::Source) {
-            if source.is_free(now) && use_source {
-                offered.union_with(&source.has);
-            } else if source.is_free(now) && !self.is_about_to_hear(now) {
-                // What nobody else has is asked of the source in any case.
-                for piece in at_peers.missing_of(&source.has) {
-                    offered.insert(piece);
-                }
-            }
-        }
-        let (mut best, mut ties): (Option<(bool, u16, PieceNo)>, u32) = (None, 0);
-        for piece in out_of_reach.missing_of(&offered) {
-            let rank = (!self.wanted.contains(piece), self.holders[piece.get() as usize]);
-            let known = best.map(|(unwanted, holders, _)| (unwanted, holders));
-            if known.is_none_or(|known| rank < known) {
-                (best, ties) = (Some((rank.0, rank.1, piece)), 1);
-            } else if known == Some(rank) {
-                ties += 1;
-                if draw(ties) == 0 {
-                    best = Some((rank.0, rank.1, piece));
-                }
-            }
-        }
-        let (_, _, piece) = best?;
-        Some((piece, self.least_busy(now, piece, draw, |_, _| true)?))
-    }
-
-    /// The free provider of a piece with the fewest requests, a source only if there is no other.
-    fn least_busy(
-        &self,
-        now: Timestamp,
-        piece: PieceNo,
-        draw: Draw<'_>,
-        eligible: impl Fn(PeerId, &Provider) -> bool,
-    ) -> Option<PeerId> {
-        let (mut best, mut ties): (Option<(bool, usize, PeerId)>, u32) = (None, 0);
-        for (peer, provider) in &self.providers {
-            let full = provider.kind == Kind::Peer && self.is_full();
-            if full || !provider.is_free(now) || !provider.has.contains(piece) || !eligible(*peer, provider) {
-                continue;
-            }
-            let rank = (provider.kind == Kind::Source, provider.requests);
-            let known = best.map(|(source, requests, _)| (source, requests));
-            if known.is_none_or(|known| rank < known) {
-                (best, ties) = (Some((rank.0, rank.1, *peer)), 1);
-            } else if known == Some(rank) {
-                ties += 1;
-                if draw(ties) == 0 {
-                    best = Some((rank.0, rank.1, *peer));
-                }
-            }
-        }
-        best.map(|(_, _, peer)| peer)
-    }
-
-    /// In the endgame, or for a wanted piece: the oldest request that takes long, of which there is no second one, and
-    /// another provider of its piece.
-    fn choose_again(&self, now: Timestamp, draw: Draw<'_>) -> Option<(PieceNo, PeerId)> {
-        let all_asked = self.have.len() + self.asked.len() >= self.pieces.count();
-        let age = ENDGAME_AGE_MIN.max(self.usual * 2);
-        let mut slow: Vec<&Flight> = self
-            .flights
-            .values()
-            .filter(|flight| now.since(flight.since) >= age)
-            .filter(|flight| all_asked || self.wanted.contains(flight.piece))
-            .filter(|flight| self.flights.values().filter(|other| other.piece == flight.piece).count() == 1)
-            .collect();
-        slow.sort_by_key(|flight| flight.since);
-        slow.into_iter().find_map(|flight| {
-            let rescuer = self.rescuer(now, flight, draw)?;
-            Some((flight.piece, rescuer))
-        })
-    }
-
-    /// Who is asked for a piece that takes long. There is no third request, so the second one is not for somebody of whom
-    /// nothing ever came, unless nobody else has the piece.
-    fn rescuer(&self, now: Timestamp, flight: &Flight, draw: Draw<'_>) -> Option<PeerId> {
-        let is_other = |peer: PeerId| peer != flight.peer;
-        let has_it = |provider: &Provider| provider.rests_until <= now && provider.has.contains(flight.piece);
-        let is_in_reach = self
-            .providers
-            .iter()
-            .any(|(peer, provider)| is_other(*peer) && provider.is_proved() && has_it(provider));
-        self.least_busy(now, flight.piece, draw, |peer, provider| {
-            is_other(peer) && (!is_in_reach || provider.is_proved())
-        })
     }
 
     fn ask(&mut self, now: Timestamp, piece: PieceNo, peer: PeerId) -> Request {
@@ -472,53 +353,6 @@ impl Download {
         None
     }
 
-    /// Requests that are to be dropped: those that stall or crawl, which count as failed, and those that wait at the
-    /// source for a piece that somebody else offers now.
-    pub fn expire(&mut self, now: Timestamp) -> Vec<RequestNo> {
-        let lapsed: Vec<RequestNo> = self
-            .flights
-            .iter()
-            .filter(|(_, flight)| is_lapsed(now, flight))
-            .map(|(number, _)| *number)
-            .collect();
-        for number in &lapsed {
-            let peer = self.flights.get(number).map(|flight| flight.peer);
-            // Each lapse costs a piece a long time: who begins with one has had its chance.
-            if let Some(provider) = peer.and_then(|peer| self.providers.get_mut(&peer))
-                && !provider.is_proved()
-            {
-                provider.failures = FAILURES_MAX;
-            }
-            self.on_failed(now, *number, Failure::Failed);
-        }
-        let mut dropped = lapsed;
-        let waiting: Vec<RequestNo> = self
-            .flights
-            .iter()
-            .filter(|(_, flight)| self.is_better_elsewhere(now, flight))
-            .map(|(number, _)| *number)
-            .collect();
-        for number in &waiting {
-            self.land(*number);
-        }
-        dropped.extend(waiting);
-        dropped
-    }
-
-    fn is_better_elsewhere(&self, now: Timestamp, flight: &Flight) -> bool {
-        let asked = self.providers.get(&flight.peer);
-        flight.bytes == 0
-            && now.since(flight.since) >= RECONSIDERED_AGE
-            && !self.is_full()
-            && asked.is_some_and(|provider| provider.kind == Kind::Source)
-            && self.providers.values().any(|other| {
-                other.kind == Kind::Peer
-                    && other.proved
-                    && other.is_free(now)
-                    && other.has.contains(flight.piece)
-            })
-    }
-
     /// Takes a request off the books.
     fn land(&mut self, number: RequestNo) -> Option<Flight> {
         let flight = self.flights.remove(&number)?;
@@ -554,11 +388,4 @@ impl Download {
         let bound = limits::SWARM_REQUESTS_MAX + (sources + 1) * limits::SWARM_REQUESTS_PER_PROVIDER;
         assert!(self.flights.len() <= bound, "{} requests", self.flights.len());
     }
-}
-
-fn is_lapsed(now: Timestamp, flight: &Flight) -> bool {
-    let age = now.since(flight.since);
-    now.since(flight.moved) > limits::PROVIDER_STALL_MAX
-        || (age > limits::PROVIDER_STALL_MAX
-            && flight.bytes < limits::PROVIDER_RATE_MIN.saturating_mul(age.as_secs()))
 }
