@@ -19,18 +19,20 @@ use talka_peer::{
     identity::Identity,
     rpc::{self, AuthorizedChannel},
     ticket::Ticket,
-    transfer::{ChunkTransport as _, Fetcher, Provider},
+    transfer::{ChunkTransport as _, Fetcher, Provider, fetch_blob},
 };
 use talka_proto::wire::{
     self, jobs_client::JobsClient, ledger_client::LedgerClient, peers_client::PeersClient,
 };
 use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
 use tonic::{Response, Status};
 
 use crate::{
     cli::CoordinatorFlags,
     error::{Code, Failure},
     find::{self, Found},
+    holders::{self, Holders, Spared},
     operator, paths,
     problems::Problems,
 };
@@ -50,6 +52,8 @@ pub(crate) struct Client {
     endpoint: PeerEndpoint,
     rpc: rpc::Client,
     outputs: Mutex<Arc<Outputs>>,
+    /// Workers that did not deliver outputs.
+    spared: Spared,
     /// Whether the user was told that the connection is lost.
     lost: AtomicBool,
 }
@@ -108,7 +112,8 @@ impl Client {
         let endpoint = endpoint.await?;
         let rpc = rpc::Client::new(endpoint.clone(), ticket);
         let outputs = Mutex::new(Arc::new(Outputs::new(&endpoint)));
-        Ok(Self { identity, endpoint, rpc, outputs, lost: AtomicBool::new(false) })
+        let (spared, lost) = (Spared::default(), AtomicBool::new(false));
+        Ok(Self { identity, endpoint, rpc, outputs, spared, lost })
     }
 
     /// Asks the coordinator whether this key may submit, before anything large is prepared.
@@ -159,17 +164,26 @@ impl Client {
         PeersClient::new(self.rpc.channel())
     }
 
-    /// Fetches an encoded output from the coordinator into memory.
-    pub(crate) async fn fetch(&self, blob: BlobRef) -> anyhow::Result<Bytes> {
+    /// Fetches an encoded output into memory, from one of `holders` or the coordinator. `None` if it is nowhere any more.
+    pub(crate) async fn fetch(
+        &self,
+        blob: BlobRef,
+        holders: &[wire::Provider],
+    ) -> anyhow::Result<Option<Bytes>> {
         if blob.size.get() > ENCODED_OUTPUT_BYTES_MAX {
             let max = quantities::Bytes::new(ENCODED_OUTPUT_BYTES_MAX);
             let message = format!("an output of {} is above the limit of {max}", blob.size);
             return Err(Failure::new(Code::Limit, message).into());
         }
         let outputs = self.outputs(blob.size.get());
-        let provider = Provider::from(self.address().clone());
-        outputs.fetcher.fetch(&provider, blob, &blob.hash.to_string(), |_| ()).await?;
-        Ok(outputs.blobs.read(blob.hash, ENCODED_OUTPUT_BYTES_MAX).await?)
+        let turn = usize::from(blob.hash.as_bytes()[0]);
+        let providers = Holders::new(holders, self.address(), turn, &self.spared);
+        let (transport, never) = (outputs.fetcher.transport(), CancellationToken::new());
+        match fetch_blob(transport, &outputs.blobs, blob, providers, &never).await {
+            Ok(_held) => Ok(Some(outputs.blobs.read(blob.hash, ENCODED_OUTPUT_BYTES_MAX).await?)),
+            Err(error) if holders::is_lost(&error, self.coordinator()) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// A place for blobs of a job, on the disk, to which they are fetched from the coordinator.

@@ -16,7 +16,7 @@ use talka_core::{
 };
 use talka_peer::{
     address::PeerAddr,
-    blobs::{BlobError, BlobStore},
+    blobs::{BlobError, BlobStore, Served},
     identity::{Signature, verify},
     transfer::{Fetcher, Provider},
 };
@@ -83,9 +83,14 @@ impl Submissions {
         &self.blobs
     }
 
-    /// Blob bytes that this coordinator has sent.
-    pub(crate) fn served_bytes(&self) -> u64 {
-        self.blobs.served_bytes()
+    /// What this coordinator has sent of its blobs.
+    pub(crate) fn served(&self) -> &Served {
+        self.blobs.served()
+    }
+
+    /// Bytes of a job's blobs that this coordinator has sent; those that other jobs have as well were sent for them, too.
+    pub(crate) fn served_of(&self, spec: &JobSpec) -> u64 {
+        spec.blobs().iter().map(|blob| self.blobs.served().of(blob.hash)).sum()
     }
 
     /// Where peers can be reached.

@@ -154,6 +154,8 @@ struct StatusView {
     jobs: JobsView,
     workers: WorkersView,
     served_bytes: u64,
+    /// Requests for ranges of blobs that it served.
+    served_requests: u64,
 }
 
 #[derive(Debug, Default, Serialize)]
@@ -350,6 +352,7 @@ async fn status(flags: &StatusFlags, out: Out) -> anyhow::Result<()> {
         jobs: jobs_view(&jobs),
         workers: workers_view(&peers.peers),
         served_bytes: peers.served_bytes,
+        served_requests: peers.served_requests,
     };
     if out.is_json() {
         return out.json(&view);

@@ -15,6 +15,7 @@
 //! | [`steering`] | jobs that are paused, moved, or meant for some peers |
 //! | [`owner`] | a volunteer who pauses, throttles and finishes |
 //! | [`checkpoints`] | tasks that outlive their worker |
+//! | [`data`] | what workers have on their disks |
 //! | [`placement`] | who may work, and who may stand beside whom |
 //! | [`impostor`] | a worker that reports on what was never its, again and again |
 //! | [`ledger`] | credit that is recomputed, receipts, whom workers trust |
@@ -27,6 +28,7 @@
 
 mod bench;
 mod checkpoints;
+mod data;
 mod demo;
 mod failures;
 mod faults;

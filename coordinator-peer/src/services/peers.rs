@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use talka_core::{
-    coordinator::InviteRow,
+    coordinator::{InviteRow, WorkerView},
     limits,
     placement::{Admission, InviteId},
 };
@@ -27,15 +27,19 @@ impl Peers for PeersService {
         request: Request<wire::ListPeersRequest>,
     ) -> Result<Response<wire::ListPeersReply>, Status> {
         let for_operator = role(&request) >= Role::Operator;
-        let question = move |coordinator: &talka_core::coordinator::Coordinator| {
-            let workers = coordinator.workers().map(|worker| views::peer_info(&worker, for_operator));
-            let others =
-                coordinator.admissions().filter(|_| for_operator).take(limits::ADMISSIONS_LISTED_MAX);
-            workers.chain(others.map(|(peer, admission)| views::absent_peer(peer, admission))).collect()
+        let question = move |coordinator: &talka_core::coordinator::Coordinator| -> (Vec<_>, Vec<_>) {
+            let said = coordinator.admissions().filter(|_| for_operator);
+            (coordinator.workers().collect(), said.take(limits::ADMISSIONS_LISTED_MAX).collect())
         };
-        let peers = self.0.reactor.ask(question).await?;
-        let served_bytes = self.0.submissions.served_bytes();
-        Ok(Response::new(wire::ListPeersReply { peers, served_bytes }))
+        let (workers, absent) = self.0.reactor.ask(question).await?;
+        let served = self.0.submissions.served();
+        let by_peer = served.by_peer();
+        let sent = |worker: &WorkerView| by_peer.get(&worker.peer).copied().unwrap_or_default();
+        let workers = workers.iter().map(|worker| views::peer_info(worker, sent(worker), for_operator));
+        let absent = absent.into_iter().map(|(peer, admission)| views::absent_peer(peer, admission));
+        let peers = workers.chain(absent).collect();
+        let (served_bytes, served_requests) = (served.total(), served.requests());
+        Ok(Response::new(wire::ListPeersReply { peers, served_bytes, served_requests }))
     }
 
     async fn admit(
