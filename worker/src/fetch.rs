@@ -151,8 +151,12 @@ impl Shared {
                 fetched.await.map_err(|error: Arc<FetchBlobError>| failed(error.to_string()))?;
             }
         }
-        let wasm = self.read(spec.bundle, limits::MODULE_BYTES_MAX).await?;
-        let program = self.compiler.compile(spec.bundle.hash, wasm).await?;
+        let program = if let Some(known) = self.compiler.known(spec.bundle.hash) {
+            known
+        } else {
+            let wasm = self.read(spec.bundle, limits::MODULE_BYTES_MAX).await?;
+            self.compiler.compile(spec.bundle.hash, wasm).await?
+        };
         let mut datasets = Vec::with_capacity(spec.datasets.len());
         for dataset in &spec.datasets {
             let bytes = self.read(dataset.blob, limits::DATASETS_BYTES_MAX).await?;
