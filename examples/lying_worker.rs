@@ -14,9 +14,15 @@
 //! | `odd` | lies about every result in a way of its own |
 //! | `inflate` | tells the truth about the result, and says that it took twice the fuel |
 //! | `stale` | answers with its result before |
+//! | `ring:DIR` | says what another one of its ring said on the same task, which they tell one another in `DIR`, or makes up a lie |
+//! | `vanishes:N` | is gone for good when it has N results and the next task, without a word |
+//! | `flaps:N` | loses its connection, and all that it holds, after each N results, and comes back |
 
 use std::{
-    io,
+    fs,
+    io::{self, Write as _},
+    os::unix::process::CommandExt as _,
+    path::PathBuf,
     process::ExitCode,
     sync::{
         Mutex, OnceLock, PoisonError,
@@ -26,6 +32,7 @@ use std::{
 
 use anyhow::Context;
 use talka_core::{duty::CpuPercent, ledger::Names, outcome::Execution, quantities::Fuel};
+use talka_peer::endpoint::Relay;
 use talka_worker::{Bandwidth, WorkerConfig, sandbox::child, trust::Trust};
 use tokio_util::sync::CancellationToken;
 
@@ -48,15 +55,22 @@ fn work() -> anyhow::Result<()> {
     let (Some(ticket), Some(data_dir)) = (args.next(), args.next()) else {
         anyhow::bail!("usage: lying_worker TICKET DATA_DIR [HABIT]");
     };
-    let habit = Habit::parse(args.next().as_deref().unwrap_or("always"))?;
+    let text = args.next().unwrap_or_else(|| "always".into());
+    let habit = Habit::parse(&text)?;
     HABIT.get_or_init(|| habit);
+    if let Some(dir) = text.strip_prefix("ring:") {
+        RING.get_or_init(|| dir.into());
+    }
     let config = WorkerConfig {
         data_dir: data_dir.into(),
         ticket: ticket.parse()?,
         slots: Some(1),
         memory: None,
+        disk: talka_core::quantities::Bytes::mib(256),
         cpu_percent: CpuPercent::ALL,
         bind: Some("127.0.0.1:0".parse()?),
+        relay: Relay::Disabled,
+        private: false,
         trust: Trust::default(),
         names: Names::default(),
         bandwidth: Bandwidth::default(),
@@ -85,11 +99,16 @@ enum Habit {
     Odd,
     Inflate,
     Stale,
+    Ring,
+    Vanishes { after: u64 },
+    Flaps { after: u64 },
 }
 
 /// What a worker calls has no room for it.
 static HABIT: OnceLock<Habit> = OnceLock::new();
 static RESULTS: AtomicU64 = AtomicU64::new(0);
+/// Where those of a ring tell one another what they said.
+static RING: OnceLock<PathBuf> = OnceLock::new();
 static BEFORE: Mutex<Vec<u8>> = Mutex::new(Vec::new());
 
 impl Habit {
@@ -106,6 +125,9 @@ impl Habit {
             "odd" => Self::Odd,
             "inflate" => Self::Inflate,
             "stale" => Self::Stale,
+            "ring" => Self::Ring,
+            "vanishes" => Self::Vanishes { after: number()? },
+            "flaps" => Self::Flaps { after: number()? },
             _ => anyhow::bail!("{text} is no habit"),
         })
     }
@@ -129,8 +151,37 @@ fn lie(execution: &mut Execution) {
             let mut before = BEFORE.lock().unwrap_or_else(PoisonError::into_inner);
             std::mem::swap(&mut *before, stdout);
         }
-        Habit::Turns { .. } | Habit::Sometimes { .. } => {}
+        Habit::Ring => conspire(stdout),
+        Habit::Vanishes { after } if count >= after => std::process::exit(0),
+        Habit::Flaps { after } if (count + 1).is_multiple_of(after) => break_off(),
+        Habit::Turns { .. } | Habit::Sometimes { .. } | Habit::Vanishes { .. } | Habit::Flaps { .. } => {}
     }
+}
+
+/// Says what an accomplice said on the same task, which is known by its right result; or something new, and tells it.
+fn conspire(stdout: &mut Vec<u8>) {
+    let Some(ring) = RING.get() else { return };
+    let task = ring.join(blake3::hash(stdout).to_hex().as_str());
+    let lie = format!("lie of {}", std::process::id());
+    // Whoever is first makes the file; all others read it.
+    match fs::OpenOptions::new().write(true).create_new(true).open(&task) {
+        Ok(mut file) => {
+            stdout.splice(.., lie.into_bytes());
+            // An accomplice that reads too early says something else, and that is its own fault.
+            drop(file.write_all(stdout));
+        }
+        Err(_) => *stdout = fs::read(&task).unwrap_or_default(),
+    }
+}
+
+/// Ends without a word and begins anew, as another process with the same key.
+fn break_off() {
+    let mut args = std::env::args_os();
+    let program = args.next().unwrap_or_default();
+    // Only an error comes back from here.
+    let error = std::process::Command::new(program).args(args).exec();
+    say(&format!("cannot begin anew: {error}"));
+    std::process::exit(1);
 }
 
 /// Changes one bit of what the program wrote, or adds a byte if it wrote nothing.

@@ -1,7 +1,12 @@
 //! Which coordinator a command means: the ticket it was given, the one in a data directory, or the only
 //! coordinator that runs here.
 
-use std::{fmt::Write as _, fs::File, io::Read, path::Path};
+use std::{
+    fmt::Write as _,
+    fs::File,
+    io::Read,
+    path::{Path, PathBuf},
+};
 
 use anyhow::Context;
 
@@ -23,12 +28,15 @@ pub(crate) struct Found {
     pub(crate) ticket: String,
     /// For error messages.
     pub(crate) source: String,
+    /// The coordinator's data directory, if it is known.
+    pub(crate) data_dir: Option<PathBuf>,
 }
 
 /// Finds the coordinator that `flags` mean.
 pub(crate) fn coordinator(flags: &CoordinatorFlags) -> anyhow::Result<Found> {
     if let Some(ticket) = &flags.ticket {
-        return Ok(Found { ticket: ticket.trim().to_owned(), source: "--ticket (TALKA_TICKET)".into() });
+        let (ticket, data_dir) = (ticket.trim().to_owned(), flags.data_dir.clone());
+        return Ok(Found { ticket, source: "--ticket (TALKA_TICKET)".into(), data_dir });
     }
     if let Some(dir) = &flags.data_dir
         && let Some(found) = in_data_dir(dir)?
@@ -51,7 +59,8 @@ pub(crate) fn in_data_dir(dir: &Path) -> anyhow::Result<Option<Found>> {
     file.take(TICKET_BYTES_MAX)
         .read_to_string(&mut ticket)
         .with_context(|| format!("cannot read {}", path.display()))?;
-    Ok(Some(Found { ticket: ticket.trim().to_owned(), source: path.display().to_string() }))
+    let (ticket, source) = (ticket.trim().to_owned(), path.display().to_string());
+    Ok(Some(Found { ticket, source, data_dir: Some(dir.to_owned()) }))
 }
 
 fn only(mut entries: Vec<Entry>) -> Result<Found, Failure> {
@@ -59,6 +68,7 @@ fn only(mut entries: Vec<Entry>) -> Result<Found, Failure> {
         (Some(entry), 0) => Ok(Found {
             ticket: entry.ticket,
             source: format!("the coordinator with process id {}", entry.pid),
+            data_dir: Some(entry.data_dir),
         }),
         (None, _) => Err(Failure::new(
             Code::NoCoordinator,
@@ -102,8 +112,11 @@ mod tests {
     fn a_ticket_comes_before_a_data_directory() {
         let dir = tempfile::tempdir().expect("a directory");
         std::fs::write(dir.path().join(TICKET_FILE), "from-file\n").expect("written");
-        let mut flags =
-            CoordinatorFlags { ticket: Some(" given ".into()), data_dir: Some(dir.path().to_owned()) };
+        let mut flags = CoordinatorFlags {
+            ticket: Some(" given ".into()),
+            data_dir: Some(dir.path().to_owned()),
+            ..CoordinatorFlags::default()
+        };
         assert_eq!(coordinator(&flags).expect("found").ticket, "given");
         flags.ticket = None;
         assert_eq!(coordinator(&flags).expect("found").ticket, "from-file");

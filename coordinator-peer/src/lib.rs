@@ -10,6 +10,7 @@
 //! | `services` | gRPC: convert, ask, convert back |
 //! | `submission` | taking a job on |
 //! | `outputs` | fetching what is too large for a report |
+//! | `places` | where peers can be reached |
 //! | `access` | who may call what |
 
 mod access;
@@ -18,6 +19,7 @@ mod clock;
 mod inputs;
 mod log;
 mod outputs;
+mod places;
 mod reactor;
 mod receipts;
 mod serve;
@@ -28,9 +30,13 @@ mod writer;
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use talka_core::ids::PeerId;
-use talka_peer::{rpc::Tls, ticket::Ticket};
+use talka_core::{
+    ids::PeerId,
+    placement::{Admit, Apart},
+};
+use talka_peer::{endpoint::Relay, rpc::Tls, ticket::Ticket};
 
+pub use access::operator_token;
 pub use serve::{CoordinatorError, run};
 
 /// Program and version, as peers are told.
@@ -43,6 +49,8 @@ pub struct CoordinatorConfig {
     pub data_dir: PathBuf,
     /// Where to listen for peers (UDP). Unless a port is set, the one of the last start is used again.
     pub bind: Option<SocketAddr>,
+    /// The relay through which peers reach it that can't dial it.
+    pub relay: Relay,
     /// Where to listen for tools (TCP); nowhere unless set.
     pub http: Option<SocketAddr>,
     /// How the TCP side is encrypted; required off loopback, because tools send a token.
@@ -51,6 +59,10 @@ pub struct CoordinatorConfig {
     pub reconnect_grace: Duration,
     /// Most bytes of blobs per second that it sends to all peers together; no limit unless set.
     pub upload_per_second: Option<std::num::NonZeroU64>,
+    /// Who may work.
+    pub admit: Admit,
+    /// What attempts of one task must not share.
+    pub apart: Apart,
 }
 
 /// A coordinator that serves.

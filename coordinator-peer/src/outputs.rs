@@ -1,7 +1,9 @@
 //! Fetching the outputs that are too large for a report, after a quorum agreed on them.
 //!
 //! Any member of the quorum will do. What arrives is decoded and digested again: a member that offers
-//! something else than what was agreed on has lied about its output, whatever its digest said.
+//! something else than what was agreed on has lied about its output, whatever its digest said, and one that has nothing
+//! has lost it: their votes are void. One that can't be reached, or does not send, has its reasons: it is asked again
+//! later.
 
 use std::sync::Arc;
 
@@ -16,7 +18,7 @@ use talka_core::{
 };
 use talka_peer::{
     blobs::BlobStore,
-    transfer::{Fetcher, Provider},
+    transfer::{FetchError, Fetcher, Provider},
 };
 use talka_proto::wire;
 use tokio::sync::{Semaphore, mpsc};
@@ -39,6 +41,24 @@ pub(crate) async fn run(
             collector.collect(fetch).await;
             drop(place);
         });
+    }
+}
+
+/// Whether an error says that a member will never deliver what it reported.
+fn is_final(error: &FetchError) -> bool {
+    match error {
+        FetchError::NotHeld
+        | FetchError::Refused
+        | FetchError::Corrupt
+        | FetchError::WrongSize { .. }
+        | FetchError::OutOfRange { .. } => true,
+        FetchError::Connect(_)
+        | FetchError::NotOffered(_)
+        | FetchError::Busy
+        | FetchError::Stalled(_)
+        | FetchError::TooSlow { .. }
+        | FetchError::Broken(_)
+        | FetchError::Store(_) => false,
     }
 }
 
@@ -71,16 +91,17 @@ impl Collector {
             let tag = format!("result/{}/{}/", fetch.task, source.number);
             let provider = Provider::reverse(source.peer);
             let fetched = self.fetcher.fetch(&provider, source.blob, &tag, |_| ()).await;
-            let reason = match fetched {
+            let (reason, void) = match fetched {
                 Ok(_) if self.is_agreed(bundle, fetch, source.blob).await => match self.blobs.sync().await {
                     Ok(()) => return (Some(source.blob), bad),
-                    Err(error) => error.to_string(),
+                    // This side's disk is at fault.
+                    Err(error) => (error.to_string(), false),
                 },
-                Ok(_) => "it is not the output that was agreed on".into(),
-                Err(error) => error.to_string(),
+                Ok(_) => ("it is not the output that was agreed on".into(), true),
+                Err(error) => (error.to_string(), is_final(&error)),
             };
-            tracing::warn!(task = %fetch.task, peer = %source.peer, reason, "an output can't be had");
-            bad.push(source.number);
+            tracing::warn!(task = %fetch.task, peer = %source.peer, reason, void, "an output can't be had");
+            bad.extend(void.then_some(source.number));
             // What stays is garbage that no tag names.
             drop(self.blobs.untag(&tag).await);
         }

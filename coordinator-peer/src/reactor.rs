@@ -19,11 +19,15 @@ use std::{
 };
 
 use talka_core::{
-    coordinator::{Capacity, Coordinator, Effects, Examined, FetchOutput, JobProgress, Refusal, ToWorker},
+    coordinator::{
+        Capacity, Coordinator, Effects, Examined, FetchOutput, Fetched, InviteRow, JobProgress, JobRefusal,
+        Refusal, ToWorker,
+    },
     ids::{AttemptId, BlobHash, JobId, PeerId, SessionId, TaskId},
     job::{BlobRef, JobState, Submission},
     ledger::Names,
     limits,
+    placement::{Admission, InviteId, Origin},
     precedence::Priority,
     quantities::Timestamp,
     swarm::Tracker,
@@ -43,13 +47,11 @@ use crate::{
 /// What happens to a coordinator.
 pub(crate) enum Event {
     /// A worker opened a session.
-    Opened {
-        peer: PeerId,
-        capacity: Capacity,
-        holding: Vec<AttemptId>,
-        outbound: mpsc::Sender<ToWorker>,
-        reply: oneshot::Sender<Result<SessionId, Refusal>>,
-    },
+    Opened(Box<Opened>, oneshot::Sender<Result<SessionId, Refusal>>),
+    /// The owner says what becomes of a peer.
+    Admit(PeerId, Admission, oneshot::Sender<()>),
+    /// The owner makes an invite.
+    Invite(InviteId, InviteRow, oneshot::Sender<Result<(), Refusal>>),
     /// A session ended.
     Closed(SessionId),
     /// A worker's capacity changed.
@@ -63,7 +65,9 @@ pub(crate) enum Event {
     /// A worker says what it is called.
     Named(SessionId, Names),
     /// A worker does not run these jobs.
-    Refused(SessionId, Vec<JobId>),
+    Refused(SessionId, Vec<JobId>, JobRefusal),
+    /// What a worker says that it fetched of a job.
+    JobFetched(SessionId, JobId, Fetched),
     /// A job with all its blobs in place.
     Submit {
         submission: Box<Submission>,
@@ -83,6 +87,15 @@ pub(crate) enum Event {
     Members { asker: PeerId, hash: BlobHash, takes_part: bool, reply: oneshot::Sender<Option<Vec<PeerId>>> },
     /// A question. It must be quick: everybody waits for it.
     Ask(Box<dyn FnOnce(&Coordinator) -> Answered + Send>),
+}
+
+/// A worker that opens a session.
+pub(crate) struct Opened {
+    pub(crate) peer: PeerId,
+    pub(crate) origin: Origin,
+    pub(crate) capacity: Capacity,
+    pub(crate) holding: Vec<AttemptId>,
+    pub(crate) outbound: mpsc::Sender<ToWorker>,
 }
 
 /// The answer to a question, ready to be sent once the round is durable.
@@ -283,10 +296,14 @@ impl Reactor {
     fn apply(&mut self, now: Timestamp, event: Event) {
         let fx = &mut self.gathering.fx;
         match event {
-            Event::Opened { peer, capacity, holding, outbound, reply } => {
+            Event::Opened(opened, reply) => {
+                let Opened { peer, origin, capacity, holding, outbound } = *opened;
                 let session = self.next_session;
                 self.next_session = session.next();
-                let opened = self.coordinator.on_session_opened(now, session, peer, capacity, &holding, fx);
+                let admitted = self.coordinator.on_origin(now, peer, origin, fx);
+                let opened = admitted.and_then(|()| {
+                    self.coordinator.on_session_opened(now, session, peer, capacity, &holding, fx)
+                });
                 let answer = opened.map(|()| session);
                 if answer.is_ok() {
                     self.sessions.insert(session, (peer, outbound));
@@ -296,6 +313,18 @@ impl Reactor {
                 }
             }
             Event::Closed(session) => self.close(now, session),
+            Event::Admit(peer, admission, reply) => {
+                self.coordinator.on_admission(now, peer, admission, fx);
+                let answer = move || {
+                    // Whoever asked may be gone.
+                    let _ = reply.send(());
+                };
+                self.gathering.answers.push(Box::new(answer));
+            }
+            Event::Invite(invite, row, reply) => {
+                let answer = self.coordinator.on_invite(now, invite, row, fx);
+                self.gathering.answers.push(Box::new(move || drop(reply.send(answer))));
+            }
             Event::Capacity(session, capacity) => {
                 self.coordinator.on_capacity(now, session, capacity, fx);
             }
@@ -306,7 +335,8 @@ impl Reactor {
                 self.coordinator.on_given_back(now, session, &attempts, fx);
             }
             Event::Named(session, names) => self.coordinator.on_names(now, session, names, fx),
-            Event::Refused(session, jobs) => self.coordinator.on_refused(now, session, &jobs, fx),
+            Event::JobFetched(session, job, fetched) => self.coordinator.on_fetched(session, job, fetched),
+            Event::Refused(session, jobs, why) => self.coordinator.on_refused(now, session, &jobs, why, fx),
             Event::Reports(session, reports, signed, room) => {
                 if let Some(Signed { signature, receipts }) = signed {
                     self.coordinator.on_receipts(session, signature, receipts, fx);

@@ -22,6 +22,7 @@ use talka_peer::{
     files::{Existing, write_durably},
     identity::{Identity, IdentityError},
     rpc::{self, AccessTable, PeerHandler, Server, server},
+    swarm::ExchangeService,
     ticket::{InviteToken, Ticket},
     transfer::Fetcher,
 };
@@ -33,7 +34,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     CoordinatorConfig, Ready,
-    access::{ACCESS, TokenRoles},
+    access::{ACCESS, TokenRoles, operator_token},
     clock,
     inputs::{InputIndices, JobInputs},
     outputs,
@@ -140,7 +141,7 @@ pub async fn run(
     let mut store: Box<dyn Store> =
         Box::new(SqliteStore::open(dir, identity.peer_id()).map_err(store_failed)?);
     let token = load_or_create_token(dir)?;
-    let mut listen = EndpointConfig::new(identity.clone());
+    let mut listen = EndpointConfig { relay: config.relay.clone(), ..EndpointConfig::new(identity.clone()) };
     if let Some(bind) = config.bind {
         listen.listen = bind;
     }
@@ -174,13 +175,16 @@ pub async fn run(
         submissions: submissions.clone(),
         names: PeerNames::default(),
     };
-    let server = server_of(context, token, connections.clone())?;
-    let (peers, streams) = PeerHandler::new(connections.clone());
+    let roles = TokenRoles { token, operator: operator_token(&context.identity) };
     let serving = Serving { upload: config.upload_per_second, is_source: true };
+    let for_blobs = BlobServer::with(&blobs, AdmitAll, serving, connections.clone());
+    let exchange = ExchangeService::of_source(blobs.clone(), for_blobs.clone());
+    let server = server_of(context, exchange, roles, connections.clone())?;
+    let (peers, streams) = PeerHandler::new(connections.clone());
     let router: Router = endpoint
         .router(&connections)
         .accept(rpc::ALPN, peers)
-        .accept(blobs::ALPN, BlobServer::with(&blobs, AdmitAll, serving, connections.clone()))
+        .accept(blobs::ALPN, for_blobs)
         .accept(REVERSE_ALPN, reverse)
         .spawn();
     let http = match config.http {
@@ -204,6 +208,9 @@ pub async fn run(
                 tracing::error!(%error, "the side for tools ended");
             }
         });
+    }
+    if !endpoint.reaches_relay(limits::RELAY_START_MAX).await {
+        tracing::warn!("the relay does not answer; peers that need it can't connect until it does");
     }
     tracing::info!(peer = %me, "coordinator ready");
     on_ready(Ready {
@@ -235,17 +242,18 @@ pub async fn run(
 
 fn server_of(
     context: Context,
-    token: InviteToken,
+    exchange: ExchangeService,
+    roles: TokenRoles,
     connections: ConnectionLimits,
 ) -> Result<Server, CoordinatorError> {
     let (mut services, _health) = server::standard_services(&[talka_proto::DESCRIPTORS])?;
     services
+        .add_service(exchange.into_server())
         .add_service(GridServer::new(GridService(context.clone())))
         .add_service(JobsServer::new(JobsService(context.clone())))
         .add_service(LedgerServer::new(LedgerService(context.clone())))
         .add_service(PeersServer::new(PeersService(context)));
-    let roles = Arc::new(TokenRoles { token });
-    Ok(Server::new(services.routes(), AccessTable::new(ACCESS), roles, connections))
+    Ok(Server::new(services.routes(), AccessTable::new(ACCESS), Arc::new(roles), connections))
 }
 
 /// Loads the state, and the input indices of the jobs that still run.
@@ -256,7 +264,8 @@ async fn restore(
     submissions: &Submissions,
 ) -> Result<(Coordinator, Effects, InputIndices), CoordinatorError> {
     let mut fx = Effects::default();
-    let settings = Config { reconnect_grace: config.reconnect_grace, audit_key, ..Config::default() };
+    let CoordinatorConfig { reconnect_grace, admit, apart, .. } = *config;
+    let settings = Config { reconnect_grace, audit_key, admit, apart, ..Config::default() };
     let coordinator = Coordinator::restore(settings, clock::now(), snapshot, &mut fx);
     let indices = InputIndices::default();
     for job in coordinator.jobs(None, usize::MAX) {

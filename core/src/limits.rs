@@ -78,6 +78,10 @@ pub const UNCHECKED_RESULTS_MAX: usize = 200;
 /// Answers to one task of a job with an error rate, before it is given up as one on which nobody agrees. Newcomers of whom
 /// one in five lies need 8 on the average, and more than this once in millions of tasks.
 pub const ERROR_RATE_VOTES_MAX: usize = 64;
+/// Established workers at most that must be there beside those who have a task, before newcomers need one of them to
+/// agree: fewer would hold up everybody in a large grid that is new, and the liars among them decide. In small grids one in
+/// four of all workers suffices.
+pub const ESTABLISHED_NEEDED_MAX: usize = 16;
 /// Checks that a worker passed before it counts as established: as many as BOINC asks before it believes somebody.
 pub const ESTABLISHED_CHECKS: u32 = 10;
 
@@ -186,6 +190,19 @@ pub const WORKER_IN_FLIGHT_MAX: usize = 8192;
 /// Attempts that a worker may hold before any of its results was validated: two for each of 32 slots. A larger
 /// machine gets more after its first results.
 pub const WORKER_IN_FLIGHT_START: usize = 64;
+/// The same for one that comes from another machine and nobody vouches for: identities cost nothing. It doubles with
+/// each round of validated results.
+pub const NEWCOMER_IN_FLIGHT: usize = 2;
+/// Invites that may be open at once.
+pub const INVITES_MAX: usize = 1000;
+/// Peers that may come with one invite.
+pub const INVITE_USES_MAX: u32 = 10_000;
+/// How long an invite may be of use unless somebody says otherwise.
+pub const INVITE_TIME_DEFAULT: Duration = Duration::from_secs(7 * 86_400);
+/// How long an invite may be of use at most: a year, after which nobody remembers who has it.
+pub const INVITE_TIME_MAX: Duration = Duration::from_secs(366 * 86_400);
+/// Peers that are not here that a list names because their coordinator's owner has said something of them.
+pub const ADMISSIONS_LISTED_MAX: usize = 1000;
 /// Jobs in a row that may go before an older one of the same submitter and priority because the worker has their
 /// blobs already.
 pub const LOCALITY_PASSES_MAX: u32 = 16;
@@ -258,6 +275,19 @@ pub const REPORTS_IN_WORK_KIB_MAX: usize = 256 << 10;
 pub const REACTOR_QUEUE_MAX: usize = 4096;
 /// Large outputs that a coordinator fetches from workers at the same time.
 pub const OUTPUT_FETCHES_MAX: usize = 8;
+/// Time for which an agreed output is waited for while nobody who has it can be reached: what a reboot or a broken line
+/// takes. After that it is computed again, which costs a quorum of attempts.
+pub const OUTPUT_WAIT_MAX: Duration = Duration::from_mins(10);
+/// Large outputs that a worker keeps until nobody needs them; it starts nothing new above that.
+pub const OUTPUTS_KEPT_BYTES_MAX: u64 = 4 << 30;
+/// Time for which a worker keeps an output that nobody fetches: a coordinator that is down over a weekend finds it still.
+pub const OUTPUT_KEPT_MAX: Duration = Duration::from_hours(72);
+/// First pause before members that could not be reached are asked again; it doubles.
+pub const OUTPUT_PAUSE_MIN: Duration = Duration::from_secs(1);
+/// Longest such pause.
+pub const OUTPUT_PAUSE_MAX: Duration = Duration::from_secs(30);
+/// Attempts at one task whose outputs were lost, before it is given up: two of the largest quorums.
+pub const OUTPUTS_LOST_MAX: usize = 32;
 /// Rows in one page of a listing.
 pub const PAGE_ROWS_MAX: u32 = 1000;
 
@@ -359,6 +389,21 @@ pub const ACCEPT_QUEUE_MAX: usize = 64;
 pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
 /// Addresses in a ticket: a host with more interfaces names the first ones.
 pub const TICKET_ADDRESSES_MAX: usize = 16;
+/// Connections that a relay carries at once. Each may have 512 packets waiting, of 64 KiB at worst.
+pub const RELAY_CONNECTIONS_MAX: usize = 2_000;
+/// Connections of one key to a relay: the last one gets the packets, others are about to end.
+pub const RELAY_CONNECTIONS_PER_KEY_MAX: usize = 4;
+/// Bytes per second that a relay takes from one connection unless its owner says otherwise: control and results of a fast
+/// worker, and bulk that does not hurt others.
+pub const RELAY_RATE_DEFAULT: u64 = 4 << 20;
+/// Shortest token of a relay, in characters: 12 of 64 kinds can't be guessed over a network.
+pub const RELAY_TOKEN_CHARS_MIN: usize = 12;
+/// Longest token of a relay: it travels in each ticket.
+pub const RELAY_TOKEN_CHARS_MAX: usize = 64;
+/// Port on which a relay with TLS tells peers their public addresses (UDP), the one that peers expect.
+pub const RELAY_QUIC_PORT: u16 = 7842;
+/// How long a coordinator waits for its relay before it serves without.
+pub const RELAY_START_MAX: Duration = Duration::from_secs(5);
 /// Length of a relay's URL: a host name and a path.
 pub const RELAY_URL_BYTES_MAX: usize = 512;
 /// Length of a ticket's text: 16 IPv6 addresses and the longest URL fit.
@@ -403,6 +448,8 @@ pub const FETCH_RANGES_MAX: usize = 1024;
 /// Bytes of a blob in one message of the second transport: large enough that the message does not count, and little to
 /// hold for a reader that is slow.
 pub const FETCH_PART_BYTES: usize = 64 << 10;
+/// Followers by the second transport at once: each is a stream and a subscription at the store.
+pub const EXCHANGE_FOLLOWERS_MAX: usize = 512;
 /// Reports of what a provider has for each group of 16 KiB that there is, before it is taken for a flood: an honest one
 /// needs less than one.
 pub const FOLLOW_REPORTS_PER_GROUP: u64 = 2;
@@ -448,6 +495,10 @@ pub const REVERSE_PROVIDERS_MAX: usize = 20_000;
 pub const OFFER_PAUSE_MIN: Duration = Duration::from_millis(200);
 /// Longest such pause.
 pub const OFFER_PAUSE_MAX: Duration = Duration::from_secs(30);
+/// What blobs may take of a volunteer's disk unless its owner says otherwise: one of the largest jobs, and some more.
+pub const DISK_BYTES_DEFAULT: u64 = 20 << 30;
+/// Least that an owner may say: a program and a piece of its data.
+pub const DISK_BYTES_MIN: u64 = 16 << 20;
 /// Pause between collections of blobs that nobody names.
 pub const BLOB_GC_INTERVAL: Duration = Duration::from_mins(5);
 /// Questions of the provider that wait for an answer, before their transfers wait too.

@@ -197,6 +197,10 @@ reasons! {
         Stopped = 7, "the worker stopped";
         /// A fault of the worker itself.
         Internal = 8, "internal error of the worker";
+        /// Its output was too large to come along, and gone or another one when it was to be fetched.
+        OutputLost = 9, "its output was lost before it could be fetched";
+        /// The worker has no room on its disk for what the attempt needs or wrote.
+        Disk = 10, "the worker's disk had no room for it";
     }
 }
 

@@ -1,6 +1,9 @@
 //! Who may stand beside whom: what a coordinator knows of where a peer comes from, and what its owner said of it.
 
-use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use core::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    str::FromStr,
+};
 
 /// What the owner of a coordinator said of a peer.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -62,6 +65,24 @@ impl Site {
             IpAddr::V6(address) => of_v6(address),
         }
     }
+
+    /// The one of all that come through a relay: where they are can't be seen.
+    const RELAYED: Self = Self(3 << 48);
+
+    /// Whether it is that one.
+    pub fn is_relayed(self) -> bool {
+        self == Self::RELAYED
+    }
+
+    /// As a row has it.
+    pub fn to_code(self) -> u64 {
+        self.0
+    }
+
+    /// The inverse of [`Site::to_code`]; `None` for what this version never wrote.
+    pub fn from_code(code: u64) -> Option<Self> {
+        (1..=3).contains(&(code >> 48)).then_some(Self(code))
+    }
 }
 
 fn of_v4(address: Ipv4Addr) -> Option<Site> {
@@ -89,6 +110,8 @@ pub struct Origin {
     pub owner: Option<OwnerKey>,
     /// The invite that it shows.
     pub invite: Option<InviteId>,
+    /// Whether it shows the coordinator's own token, which makes a submitter: no stranger has that.
+    pub has_token: bool,
 }
 
 impl Origin {
@@ -97,9 +120,12 @@ impl Origin {
         self.address.is_some_and(|address| address.to_canonical().is_loopback())
     }
 
-    /// The public network that it comes from.
+    /// The public network that it comes from, or the one of all strangers whose network can't be seen.
     pub fn site(&self) -> Option<Site> {
-        self.address.and_then(Site::of)
+        match self.address {
+            Some(address) => Site::of(address),
+            None => (!self.has_token).then_some(Site::RELAYED),
+        }
     }
 }
 
@@ -113,6 +139,71 @@ impl OwnerKey {
         let hash = blake3::hash(name.as_bytes());
         let first = hash.as_bytes().first_chunk::<8>().filter(|_| !name.is_empty())?;
         Some(Self(u64::from_le_bytes(*first)))
+    }
+
+    /// As a row has it.
+    pub fn to_code(self) -> u64 {
+        self.0
+    }
+
+    /// The inverse of [`OwnerKey::to_code`].
+    pub fn from_code(code: u64) -> Self {
+        Self(code)
+    }
+}
+
+/// Who may work for a coordinator.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub enum Admit {
+    /// Whoever comes.
+    #[default]
+    Anyone,
+    /// Who comes with an invite or with the coordinator's own token, and who is approved.
+    Invited,
+    /// Who is approved.
+    Approved,
+}
+
+/// What the attempts of one task must not share. What is named first includes nothing, what is named last all.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Apart {
+    /// A peer.
+    Peers,
+    /// Nor an owner.
+    Owners,
+    /// Nor a public network.
+    #[default]
+    Networks,
+}
+
+/// Not a word for this; the text names those there are.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is none of {1}")]
+pub struct UnknownWord(String, &'static str);
+
+impl FromStr for Admit {
+    type Err = UnknownWord;
+
+    fn from_str(text: &str) -> Result<Self, UnknownWord> {
+        match text {
+            "anyone" => Ok(Self::Anyone),
+            "invited" => Ok(Self::Invited),
+            "approved" => Ok(Self::Approved),
+            _ => Err(UnknownWord(text.into(), "anyone, invited, approved")),
+        }
+    }
+}
+
+impl FromStr for Apart {
+    type Err = UnknownWord;
+
+    fn from_str(text: &str) -> Result<Self, UnknownWord> {
+        match text {
+            "peers" => Ok(Self::Peers),
+            "owners" => Ok(Self::Owners),
+            "networks" => Ok(Self::Networks),
+            _ => Err(UnknownWord(text.into(), "peers, owners, networks")),
+        }
     }
 }
 

@@ -111,8 +111,8 @@ enum Phase {
     /// Running, but the result will be thrown away.
     Unwanted,
     Reported(Report),
-    /// Settled; its output has to be kept.
-    Kept,
+    /// Settled; its output, of so many bytes, has to be kept.
+    Kept(u64),
 }
 
 /// See the [module](self).
@@ -127,6 +127,10 @@ pub struct Worker {
     /// Messages of reports that are not answered.
     unanswered: usize,
     unsettled: usize,
+    /// Bytes of large outputs that are held until nobody needs them.
+    kept_bytes: u64,
+    /// From which on nothing new is started.
+    kept_bytes_max: u64,
     /// Leases that came.
     arrivals: u64,
     /// Whether no new attempts are started, for good.
@@ -155,10 +159,17 @@ impl Worker {
             connected: false,
             unanswered: 0,
             unsettled: 0,
+            kept_bytes: 0,
+            kept_bytes_max: limits::OUTPUTS_KEPT_BYTES_MAX,
             arrivals: 0,
             draining: false,
             paused: false,
         }
+    }
+
+    /// Large outputs may take so many bytes; the bound of all workers holds as well.
+    pub fn bound_outputs(&mut self, bytes_max: u64) {
+        self.kept_bytes_max = bytes_max.min(limits::OUTPUTS_KEPT_BYTES_MAX);
     }
 
     /// What the worker holds, to be said when a session opens.
@@ -178,6 +189,26 @@ impl Worker {
         if let Some(job) = self.jobs.get_mut(&id) {
             self.attempts.insert(attempt, Phase::Queued);
             job.queue.push_back(Queued { arrival: 0, assignment });
+        }
+    }
+
+    /// An attempt that this worker finished before it was started again, and whose large output it still has. To be
+    /// called before the first session opens: it is reported as if it had never been.
+    pub fn on_kept(&mut self, spec: &Arc<JobSpec>, report: Report) {
+        let attempt = report.attempt;
+        if self.attempts.contains_key(&attempt) || self.attempts.len() >= limits::WORKER_HELD_MAX {
+            return;
+        }
+        self.introduce(attempt.task.job, spec.clone());
+        self.finish(report);
+    }
+
+    /// Attempts whose outputs were kept for as long as anybody may ask of a volunteer.
+    pub fn on_kept_too_long(&mut self, attempts: &[AttemptId], fx: &mut Effects) {
+        for id in attempts {
+            if matches!(self.attempts.get(id), Some(Phase::Kept(_) | Phase::Reported(_))) {
+                self.on_cancelled(&[*id], fx);
+            }
         }
     }
 
@@ -302,7 +333,7 @@ impl Worker {
                 fx.release.push(report.attempt);
                 fx.spent.push(report.attempt);
             }
-            Some(Phase::Queued | Phase::Reported(_) | Phase::Kept) => {}
+            Some(Phase::Queued | Phase::Reported(_) | Phase::Kept(_)) => {}
         }
         self.start_slots(fx);
     }
@@ -333,13 +364,13 @@ impl Worker {
         for id in settled {
             let Some(phase) = self.attempts.get_mut(id) else { continue };
             if let Phase::Reported(report) = &*phase {
-                let remote = report.is_remote();
+                let remote = report.is_remote().then(|| report.remote_bytes());
                 if !report.may_go_on() {
                     fx.spent.push(*id);
                 }
                 self.unsettled -= 1;
-                if remote {
-                    *phase = Phase::Kept;
+                if let Some(bytes) = remote {
+                    *phase = Phase::Kept(bytes);
                 } else {
                     self.attempts.remove(id);
                 }
@@ -347,7 +378,8 @@ impl Worker {
         }
         for id in released {
             // A task may become final by the very report that is settled by the next message.
-            if let Some(phase @ (Phase::Kept | Phase::Reported(_))) = self.attempts.get(id) {
+            if let Some(phase @ (Phase::Kept(_) | Phase::Reported(_))) = self.attempts.get(id) {
+                self.kept_bytes -= phase.kept_bytes();
                 self.unsettled -= usize::from(matches!(phase, Phase::Reported(_)));
                 self.attempts.remove(id);
                 fx.release.push(*id);
@@ -369,13 +401,15 @@ impl Worker {
         for id in &unwanted {
             match self.attempts.get_mut(id) {
                 Some(phase @ Phase::Running) => *phase = Phase::Unwanted,
-                Some(Phase::Reported(_)) => {
+                Some(Phase::Reported(report)) => {
                     self.unsettled -= 1;
+                    self.kept_bytes -= report.remote_bytes();
                     self.attempts.remove(id);
                     fx.release.push(*id);
                     fx.spent.push(*id);
                 }
-                Some(Phase::Kept) => {
+                Some(Phase::Kept(bytes)) => {
+                    self.kept_bytes -= *bytes;
                     self.attempts.remove(id);
                     fx.release.push(*id);
                 }
@@ -464,7 +498,7 @@ impl Worker {
 
     /// Whether it keeps outputs that the coordinator may yet fetch.
     pub fn keeps_outputs(&self) -> bool {
-        self.attempts.values().any(|phase| matches!(phase, Phase::Kept))
+        self.attempts.values().any(|phase| matches!(phase, Phase::Kept(_)))
     }
 
     /// What each slot is at; `None` when it is idle.
@@ -524,13 +558,15 @@ impl Worker {
 
     fn finish(&mut self, report: Report) {
         let id = report.attempt;
+        self.kept_bytes += report.remote_bytes();
         self.attempts.insert(id, Phase::Reported(report));
         self.outbox.push_back(id);
         self.unsettled += 1;
     }
 
     fn start_slots(&mut self, fx: &mut Effects) {
-        while self.takes_work() && self.unsettled < limits::WORKER_HELD_MAX {
+        let has_room = self.unsettled < limits::WORKER_HELD_MAX && self.kept_bytes < self.kept_bytes_max;
+        while self.takes_work() && has_room {
             let Some(number) = self.slots.iter().position(|slot| slot.batch.is_empty()) else { return };
             let slots = self.slots.len();
             // The oldest attempt decides which job is next: in which proportion jobs run is for the
@@ -558,7 +594,25 @@ fn attempts_of(job: JobId) -> RangeInclusive<AttemptId> {
     first..=last
 }
 
+impl Phase {
+    fn kept_bytes(&self) -> u64 {
+        match self {
+            Self::Reported(report) => report.remote_bytes(),
+            Self::Kept(bytes) => *bytes,
+            Self::Queued | Self::Running | Self::Unwanted => 0,
+        }
+    }
+}
+
 impl Report {
+    /// Bytes of an output that stays with the worker.
+    fn remote_bytes(&self) -> u64 {
+        match &self.outcome {
+            ReportOutcome::Execution { output: ReportOutput::Remote { blob, .. }, .. } => blob.size.get(),
+            _ => 0,
+        }
+    }
+
     /// Whether another attempt of this worker at the same task had better go on where this one was.
     fn may_go_on(&self) -> bool {
         let ReportOutcome::NoResult(reason) = &self.outcome else { return false };

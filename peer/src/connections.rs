@@ -109,7 +109,7 @@ impl ConnectionLimits {
 const REFUSED: VarInt = VarInt::from_u32(2);
 
 /// The address of the path that a connection uses now; none when a relay carries it.
-fn remote_ip(connection: &Connection) -> Option<IpAddr> {
+pub(crate) fn remote_ip(connection: &Connection) -> Option<IpAddr> {
     connection.paths().iter().find_map(|path| match path.remote_addr() {
         iroh::TransportAddr::Ip(address) => Some(address.ip()),
         _ => None,

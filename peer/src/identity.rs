@@ -99,6 +99,11 @@ impl Identity {
         }
     }
 
+    /// The key of `data_dir`; `None` if it has none.
+    pub fn load_existing(data_dir: &Path) -> Result<Option<Self>, IdentityError> {
+        Self::load(&data_dir.join(KEY_FILE))
+    }
+
     /// The key in this file; `None` when there is no such file.
     fn load(path: &Path) -> Result<Option<Self>, IdentityError> {
         let failed = |source| IdentityError::Read { path: path.to_owned(), source };

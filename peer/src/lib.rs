@@ -12,12 +12,15 @@
 //! | [`identity`] | the key, in a file; signatures; key ⇄ name |
 //! | [`address`] | a peer and the ways to it |
 //! | [`endpoint`] | the socket, its port across restarts, connecting |
+//! | [`reach`] | relay or not, and who may learn where this peer is |
+//! | [`relay`] | carrying the packets of peers that can't reach each other |
 //! | [`ticket`] | the string that one pastes to join |
 //! | [`connections`] | how many connections there may be, over all protocols |
 //! | [`rpc`] | gRPC over iroh and TCP: server, client, who may call what |
 //! | [`blobs`] | the verified store, who may fetch from it, and fetching from peers that can't be dialed |
 //! | [`transfer`] | getting a blob from others, though some of them stall or lie |
 //! | [`swarm`] | getting a blob from many others at once, while others get it from here |
+//! | [`faults`] | peers that do wrong on purpose, for tests and measurements |
 //! | [`bucket`] | token buckets |
 //! | [`text`] | bytes as text |
 //!
@@ -45,9 +48,12 @@ pub mod bucket;
 mod clock;
 pub mod connections;
 pub mod endpoint;
+pub mod faults;
 pub mod files;
 pub mod identity;
 mod port;
+pub mod reach;
+pub mod relay;
 pub mod rpc;
 pub mod swarm;
 pub mod text;

@@ -26,6 +26,16 @@ const ASK_AGAIN: Duration = Duration::from_secs(1);
 /// Time until a worker asks again whom the coordinator has no slot for.
 const BUSY: Duration = Duration::from_millis(50);
 
+/// What came of asking somebody for a large output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Delivery {
+    Delivered,
+    /// It has something else, or nothing.
+    Bad,
+    /// It can't be reached now.
+    Away,
+}
+
 impl World<'_> {
     /// Looks which blob of a job a worker still needs, and where to get it.
     pub(crate) fn wants(
@@ -138,15 +148,22 @@ impl World<'_> {
     }
 
     /// Whether a peer hands over an output that digests to what was agreed.
-    pub(crate) fn delivers(&mut self, peer: PeerId, attempt: AttemptId, digest: OutcomeDigest) -> bool {
+    pub(crate) fn delivers(&mut self, peer: PeerId, attempt: AttemptId, digest: OutcomeDigest) -> Delivery {
         let failure = self.scenario.faults.transfer_failure;
         if self.goes_wrong(failure) {
-            return false;
+            return Delivery::Away;
         }
-        self.volunteer_of(peer).filter(|number| self.cut(*number).is_none()).is_some_and(|number| {
-            let source = &self.volunteers[number];
-            source.is_up() && source.outputs.get(&attempt) == Some(&digest)
-        })
+        let Some(number) = self.volunteer_of(peer).filter(|number| self.cut(*number).is_none()) else {
+            return Delivery::Away;
+        };
+        let source = &self.volunteers[number];
+        if !source.is_up() {
+            return Delivery::Away;
+        }
+        match source.outputs.get(&attempt) {
+            Some(kept) if kept.digest == digest => Delivery::Delivered,
+            _ => Delivery::Bad,
+        }
     }
 
     /// Makes jobs ready, each from the beginning.

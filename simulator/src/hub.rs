@@ -19,6 +19,7 @@ use talka_core::{
 
 use crate::{
     agenda::{Event, Life, VolunteerNo},
+    blobs::Delivery,
     invariants::Step,
     network::{FromWorker, LinkNo},
     world::World,
@@ -75,7 +76,11 @@ impl World<'_> {
         let life = self.lives;
         let clock_start = self.clock();
         let mut fx = Effects::default();
-        let config = Config { reconnect_grace: self.scenario.reconnect_grace, ..Config::default() };
+        let config = Config {
+            reconnect_grace: self.scenario.reconnect_grace,
+            output_wait: self.scenario.output_wait,
+            ..Config::default()
+        };
         let snapshot = self.disk.snapshot();
         let now = clock_start + self.agenda.now();
         let coordinator = Coordinator::restore(config, now, snapshot, &mut fx);
@@ -388,11 +393,14 @@ impl World<'_> {
         let (mut bad, mut good) = (vec![], None);
         for source in &fetch.sources {
             let attempt = AttemptId { task: fetch.task, number: source.number };
-            if self.delivers(source.peer, attempt, fetch.agreed.outcome) {
-                good = Some(source.blob);
-                break;
+            match self.delivers(source.peer, attempt, fetch.agreed.outcome) {
+                Delivery::Delivered => {
+                    good = Some(source.blob);
+                    break;
+                }
+                Delivery::Bad => bad.push(source.number),
+                Delivery::Away => {}
             }
-            bad.push(source.number);
         }
         let FetchOutput { task, agreed, .. } = *fetch;
         self.note(format_args!("output of {task}: {}, {} did not deliver", good.is_some(), bad.len()));

@@ -45,11 +45,16 @@ pub struct Scenario {
     pub submitted_within: Duration,
     /// How long a worker that lost its connection keeps its leases.
     pub reconnect_grace: Duration,
+    /// How long an output is waited for whose workers are away.
+    pub output_wait: Duration,
     /// The core checks itself after one event in so many; never if zero.
     pub inspect_every: u64,
     /// What goes wrong.
     pub faults: Faults,
 }
+
+/// Short, so that a grid meets the end of it, and goes on within the time in which something has to move.
+const OUTPUT_WAIT: Duration = Duration::from_secs(30);
 
 /// What goes wrong, until it no longer does. Means are of exponential distributions.
 #[derive(Debug, Clone, PartialEq)]
@@ -116,6 +121,7 @@ impl Scenario {
             cancelled: 0.0,
             submitted_within: Duration::from_secs(5),
             reconnect_grace: limits::RECONNECT_GRACE,
+            output_wait: OUTPUT_WAIT,
             inspect_every: 1,
             faults: Faults {
                 until: Duration::ZERO,
@@ -239,6 +245,7 @@ impl Scenario {
             cancelled,
             submitted_within: until,
             reconnect_grace,
+            output_wait: OUTPUT_WAIT,
             // It looks at everything that is open.
             inspect_every: if tasks_max > 200 { 100 } else { 1 },
             faults: Faults {

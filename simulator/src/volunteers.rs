@@ -58,6 +58,14 @@ impl Behaviour {
     }
 }
 
+/// A large output on a worker's disk, with what reports it again after a restart.
+#[derive(Debug)]
+pub(crate) struct KeptOutput {
+    pub(crate) digest: OutcomeDigest,
+    spec: Arc<JobSpec>,
+    report: Report,
+}
+
 /// A volunteer and its worker.
 #[derive(Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "each is true or not whatever the others are")]
@@ -68,7 +76,7 @@ pub(crate) struct Volunteer {
     /// On its disk: these survive its crashes.
     pub(crate) blobs: BTreeSet<BlobHash>,
     /// Large outputs that it keeps.
-    pub(crate) outputs: BTreeMap<AttemptId, OutcomeDigest>,
+    pub(crate) outputs: BTreeMap<AttemptId, KeptOutput>,
     behaviour: Behaviour,
     up: bool,
     paused: bool,
@@ -198,6 +206,9 @@ impl World<'_> {
         for (spec, attempt) in std::mem::take(&mut volunteer.checkpoints) {
             volunteer.core.on_restored(&spec, Assignment { attempt, input: 0..0, inline: None });
         }
+        for kept in volunteer.outputs.values() {
+            volunteer.core.on_kept(&kept.spec, kept.report.clone());
+        }
         let faults = &self.scenario.faults;
         self.mishap(faults.worker_life, Event::VolunteerEnds(number, life));
         self.mishap(faults.pause_every, Event::VolunteerPauses(number, life));
@@ -214,7 +225,9 @@ impl World<'_> {
         self.report.worker_crashes += 1;
         let leaves = self.happens(0.3);
         let checkpoints = self.checkpoints(number);
-        self.note(format_args!("worker {number} ends, politely: {leaves}"));
+        // Now and then, without another draw.
+        let disk_is_lost = life % 3 == 0;
+        self.note(format_args!("worker {number} ends, politely: {leaves}, with its disk: {disk_is_lost}"));
         let link = self.volunteers[number].link.take();
         if let Some(link) = link {
             if leaves {
@@ -232,7 +245,9 @@ impl World<'_> {
         volunteer.life += 1;
         let slots = u32::try_from(volunteer.slots.len()).unwrap_or(u32::MAX);
         volunteer.core = Worker::new(slots);
-        volunteer.outputs.clear();
+        if disk_is_lost {
+            volunteer.outputs.clear();
+        }
         volunteer.hoard.clear();
         volunteer.checkpoints = checkpoints;
         volunteer.gathered = Effects::default();
@@ -510,14 +525,25 @@ impl World<'_> {
         };
         let outcome = answer.outcome(attempt, bundle, large);
         let empty_promise = lies && self.happens(0.5);
-        if let ReportOutcome::Execution { output: ReportOutput::Remote { digest, .. }, .. } = &outcome
-            && !empty_promise
-        {
-            self.volunteers[number].outputs.insert(attempt, *digest);
-        }
         let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
         let wall_micros = if lies { u64::MAX } else { micros };
-        Report { attempt, outcome, wall_micros }
+        let report = Report { attempt, outcome, wall_micros };
+        self.keep_output(number, &report, empty_promise);
+        report
+    }
+
+    /// A large output is put on the disk, unless there is none.
+    fn keep_output(&mut self, number: VolunteerNo, report: &Report, empty_promise: bool) {
+        let volunteer = &mut self.volunteers[number];
+        let ReportOutcome::Execution { output: ReportOutput::Remote { digest, .. }, .. } = &report.outcome
+        else {
+            return;
+        };
+        let Some(spec) = volunteer.core.spec(report.attempt.task.job).filter(|_| !empty_promise) else {
+            return;
+        };
+        let kept = KeptOutput { digest: *digest, spec: spec.clone(), report: report.clone() };
+        volunteer.outputs.insert(report.attempt, kept);
     }
 
     /// An attempt that comes to a vandal's mind.

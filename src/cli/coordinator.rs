@@ -13,9 +13,14 @@ use talka_coordinator_peer::{CoordinatorConfig, Ready};
 use talka_core::{
     job::JobState,
     limits,
+    placement::{Admit, Apart},
     quantities::{Bytes, Span},
 };
-use talka_peer::{rpc::Tls, ticket::Ticket};
+use talka_peer::{
+    endpoint::Relay,
+    rpc::Tls,
+    ticket::{InviteToken, Ticket},
+};
 use talka_proto::wire;
 
 use super::{
@@ -25,7 +30,9 @@ use super::{
 use crate::{
     client::{self, Client},
     error::Failure,
-    find, jobs,
+    find,
+    format::iso8601,
+    jobs,
     output::Out,
     paths,
     problems::Problems,
@@ -41,13 +48,17 @@ pub(crate) enum CoordinatorCommand {
     #[command(
         after_help = "Example:\n  talka coordinator start --bind 0.0.0.0:7118 --http 127.0.0.1:7117\n\n\
         Prints a ticket: whoever has it may submit jobs and donate. For volunteers there is a ticket that only\n\
-        admits workers: talka coordinator ticket --worker.\n\
+        admits workers: talka coordinator ticket --worker.\n\n\
+        Behind a router, with a relay that all can reach (see: talka relay start --help):\n  \
+        talka coordinator start --relay https://relay.example.org\n\n\
         With --json: one line {\"ticket\", \"peer\", \"http\"} when it is ready to serve."
     )]
     Start(StartFlags),
     /// Print a coordinator's ticket.
     #[command(
-        after_help = "Example:\n  talka worker start --ticket \"$(talka coordinator ticket --worker)\""
+        after_help = "Examples:\n  talka worker start --ticket \"$(talka coordinator ticket --worker)\"\n  \
+        talka coordinator ticket --invite --uses 20 --expires 7d\n\n\
+        An invite is made anew each time, and only the coordinator's owner can make one."
     )]
     Ticket(TicketFlags),
     /// Show how a coordinator is doing.
@@ -70,6 +81,10 @@ pub(crate) struct StartFlags {
     /// Address for peers (UDP) [default: any free port].
     #[arg(long, value_name = "ADDRESS", env = "TALKA_BIND")]
     bind: Option<String>,
+    /// Relay through which peers reach it that can't dial it: disabled, or a URL, which tickets then name
+    /// [default: disabled].
+    #[arg(long, value_name = "RELAY", env = "TALKA_RELAY")]
+    relay: Option<String>,
     /// Serve gRPC, JSON and the web page on this address (TCP) [default: off].
     #[arg(long, value_name = "ADDRESS", env = "TALKA_HTTP")]
     http: Option<String>,
@@ -85,6 +100,14 @@ pub(crate) struct StartFlags {
     /// Most bytes of data per second to send to peers, as 20MiB [default: no limit].
     #[arg(long, value_name = "SIZE", env = "TALKA_UPLOAD_LIMIT")]
     upload_limit: Option<String>,
+    /// Which workers to let in: anyone, invited (with a ticket from: talka coordinator ticket --invite), or approved (by:
+    /// talka peer approve) [default: anyone].
+    #[arg(long, value_name = "WHOM", env = "TALKA_ADMIT")]
+    admit: Option<String>,
+    /// What the attempts of one task must not share: peers, owners (nor a peer), or networks (public /24 or /48, nor an
+    /// owner, nor a peer) [default: networks].
+    #[arg(long, value_name = "WHAT", env = "TALKA_APART")]
+    apart: Option<String>,
     /// Stop at the end of standard input, so that it never outlives the program that started it.
     #[arg(long, env = "TALKA_UNTIL_EOF", value_parser = FalseyValueParser::new())]
     until_eof: bool,
@@ -96,6 +119,16 @@ pub(crate) struct TicketFlags {
     /// A ticket for volunteers: it admits workers and submits nothing.
     #[arg(long, env = "TALKA_WORKER", value_parser = FalseyValueParser::new())]
     worker: bool,
+    /// A ticket for volunteers whom the coordinator's owner invites: it lets them in whatever --admit says, and they need not
+    /// begin with two tasks at a time.
+    #[arg(long, env = "TALKA_INVITE", value_parser = FalseyValueParser::new(), conflicts_with = "worker")]
+    invite: bool,
+    /// Workers that may come with the invite, each once [default: 1].
+    #[arg(long, value_name = "NUMBER", env = "TALKA_USES", requires = "invite")]
+    uses: Option<u32>,
+    /// How long the invite may be used, as 12h or 30d [default: 7d].
+    #[arg(long, value_name = "TIME", env = "TALKA_EXPIRES", requires = "invite")]
+    expires: Option<Span>,
     #[command(flatten)]
     coordinator: CoordinatorFlags,
 }
@@ -121,6 +154,8 @@ struct StatusView {
     jobs: JobsView,
     workers: WorkersView,
     served_bytes: u64,
+    /// Requests for ranges of blobs that it served.
+    served_requests: u64,
 }
 
 #[derive(Debug, Default, Serialize)]
@@ -147,7 +182,7 @@ impl CoordinatorCommand {
                 let until_eof = flags.until_eof;
                 start(flags.try_into()?, until_eof, out).await?;
             }
-            Self::Ticket(flags) => ticket(&flags, out)?,
+            Self::Ticket(flags) => ticket(&flags, out).await?,
             Self::Status(flags) => status(&flags, out).await?,
             Self::Backup(flags) => return flags.run(out).await,
             Self::Restore(flags) => return flags.run(out).await,
@@ -164,9 +199,12 @@ impl TryFrom<StartFlags> for CoordinatorConfig {
         let mut problems = Problems::default();
         let bind = problems.optional("--bind", flags.bind.as_deref());
         let http: Option<SocketAddr> = problems.optional("--http", flags.http.as_deref());
+        let relay = problems.parsed("--relay", flags.relay.as_deref(), Relay::Disabled);
         let grace = Span(limits::RECONNECT_GRACE);
         let grace = problems.parsed("--reconnect-grace", flags.reconnect_grace.as_deref(), grace);
         let upload_per_second = problems.rate("--upload-limit", flags.upload_limit.as_deref());
+        let admit = problems.parsed("--admit", flags.admit.as_deref(), Admit::default());
+        let apart = problems.parsed("--apart", flags.apart.as_deref(), Apart::default());
         let tls = flags.tls_cert.zip(flags.tls_key);
         if http.is_some_and(|http| !http.ip().is_loopback()) && tls.is_none() {
             problems
@@ -185,10 +223,13 @@ impl TryFrom<StartFlags> for CoordinatorConfig {
         let config = Self {
             data_dir: paths::data_dir(flags.data_dir, "coordinator")?,
             bind,
+            relay,
             http,
             tls,
             reconnect_grace: grace.0,
             upload_per_second,
+            admit,
+            apart,
         };
         problems.into_result(config)
     }
@@ -199,7 +240,7 @@ async fn start(config: CoordinatorConfig, until_eof: bool, out: Out) -> anyhow::
     if until_eof {
         shutdown::at_end_of_input(&token);
     }
-    let data_dir = config.data_dir.clone();
+    let (data_dir, admit) = (config.data_dir.clone(), config.admit);
     paths::create_private(&data_dir)
         .with_context(|| format!("cannot create the data directory {}", data_dir.display()))?;
     // Lives until the coordinator has ended, then takes it off the list.
@@ -217,7 +258,7 @@ async fn start(config: CoordinatorConfig, until_eof: bool, out: Out) -> anyhow::
                 out.warn(format!("{error:#}; commands on this machine need --ticket or --data-dir"));
             }
         }
-        announced = announce(&ready, out);
+        announced = announce(&ready, admit, out);
         if announced.is_err() {
             stop.cancel();
         }
@@ -228,7 +269,7 @@ async fn start(config: CoordinatorConfig, until_eof: bool, out: Out) -> anyhow::
     ran.context("the coordinator stopped")
 }
 
-fn announce(ready: &Ready, out: Out) -> anyhow::Result<()> {
+fn announce(ready: &Ready, admit: Admit, out: Out) -> anyhow::Result<()> {
     let http = ready.http.map(|http| format!("http://{http}"));
     if out.is_json() {
         return out.json(&ReadyView {
@@ -241,26 +282,60 @@ fn announce(ready: &Ready, out: Out) -> anyhow::Result<()> {
         return out.line(&ready.ticket);
     }
     let look = http.map(|http| format!("look:     {http}\n")).unwrap_or_default();
+    let donate = match admit {
+        Admit::Anyone => format!("talka worker start --ticket {}", ready.worker_ticket),
+        Admit::Invited => "with a ticket from: talka coordinator ticket --invite".into(),
+        Admit::Approved => {
+            format!(
+                "talka worker start --ticket {}\n          once you said: talka peer approve KEY",
+                ready.worker_ticket
+            )
+        }
+    };
     out.line(format!(
         "coordinator {} is ready\n\n\
-         donate:   talka worker start --ticket {}\n\
+         donate:   {donate}\n\
          submit:   talka submit prog.wasm --each inputs/* --wait -o results/\n\
          elsewhere, submit with --ticket {}\n\
          {look}\
          stop:     Ctrl-C",
         ready.peer.short(),
-        ready.worker_ticket,
         ready.ticket,
     ))
 }
 
-fn ticket(flags: &TicketFlags, out: Out) -> anyhow::Result<()> {
+async fn ticket(flags: &TicketFlags, out: Out) -> anyhow::Result<()> {
+    if flags.invite {
+        return invite(flags, out).await;
+    }
     let found = find::coordinator(&flags.coordinator)?;
     let ticket = client::parse_ticket(&found)?;
     let ticket = if flags.worker { Ticket { invite: None, ..ticket } } else { ticket };
     if out.is_json() {
         let peer = ticket.coordinator.peer.to_string();
         return out.json(&serde_json::json!({ "ticket": ticket.to_string(), "peer": peer }));
+    }
+    out.line(ticket)
+}
+
+async fn invite(flags: &TicketFlags, out: Out) -> anyhow::Result<()> {
+    let uses = flags.uses.unwrap_or(1);
+    let valid = flags.expires.unwrap_or(Span(limits::INVITE_TIME_DEFAULT)).0;
+    let client = Client::connect_as_owner(&flags.coordinator).await?;
+    let request = wire::InviteRequest { uses, valid_secs: valid.as_secs() };
+    let reply = client::unary(client.peers().invite(request)).await;
+    let coordinator = client.address().clone();
+    client.close().await;
+    let reply = reply?;
+    let token = <[u8; 16]>::try_from(reply.token.as_ref()).context("the coordinator sent no token")?;
+    let peer = coordinator.peer.to_string();
+    let ticket = Ticket { coordinator, invite: Some(InviteToken(token)) };
+    if out.is_json() {
+        let expires = iso8601(reply.expires_millis);
+        let view = serde_json::json!({
+            "ticket": ticket.to_string(), "peer": peer, "uses": uses, "expires": expires
+        });
+        return out.json(&view);
     }
     out.line(ticket)
 }
@@ -277,6 +352,7 @@ async fn status(flags: &StatusFlags, out: Out) -> anyhow::Result<()> {
         jobs: jobs_view(&jobs),
         workers: workers_view(&peers.peers),
         served_bytes: peers.served_bytes,
+        served_requests: peers.served_requests,
     };
     if out.is_json() {
         return out.json(&view);
@@ -350,9 +426,12 @@ mod tests {
             bind: Some("0.0.0.0:7118".into()),
             http: Some("127.0.0.1:0".into()),
             reconnect_grace: Some("2s".into()),
+            admit: Some("invited".into()),
+            apart: Some("owners".into()),
             ..StartFlags::default()
         })
         .expect("valid");
+        assert_eq!((config.admit, config.apart), (Admit::Invited, Apart::Owners));
         assert_eq!(config.bind.map(|bind| bind.port()), Some(7118));
         assert_eq!(config.reconnect_grace.as_secs(), 2);
     }
@@ -362,12 +441,22 @@ mod tests {
         let message = config(StartFlags {
             bind: Some("here".into()),
             http: Some("0.0.0.0:7117".into()),
+            relay: Some("somewhere".into()),
             reconnect_grace: Some("soon".into()),
+            admit: Some("friends".into()),
+            apart: Some("cities".into()),
             ..StartFlags::default()
         })
         .expect_err("broken")
         .to_string();
-        for part in ["--bind here: ", "--tls-cert", "--reconnect-grace soon: "] {
+        for part in [
+            "--bind here: ",
+            "--relay somewhere: ",
+            "--tls-cert",
+            "--reconnect-grace soon: ",
+            "--admit friends: ",
+            "--apart cities: ",
+        ] {
             assert!(message.contains(part), "{part} is not in {message}");
         }
     }

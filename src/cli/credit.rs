@@ -3,6 +3,7 @@
 mod days;
 mod export;
 mod list;
+mod prove;
 mod statistics;
 mod verify;
 
@@ -38,6 +39,11 @@ pub(crate) enum CreditCommand {
         of an entry, from 0, or null when what is wrong is none of them.\n\
         Exit code: 0 when all of it fits, 1 when not.")]
     Verify(verify::VerifyFlags),
+    /// Have the coordinator prove that its ledger still begins with one that was exported earlier, without fetching it.
+    #[command(after_help = "Example:\n  talka credit prove yesterday.tlk\n\n\
+        Costs some hundred bytes, however long the ledger is. With --json: {\"ok\", \"old_entries\", \"entries\", \"head\",\n\
+        \"proof\"}. Exit code: 0 when it is proved, 1 when not.")]
+    Prove(prove::ProveFlags),
     /// Write credit as XML files for statistics sites, as BOINC projects do.
     #[command(
         name = "export-xml",
@@ -54,6 +60,7 @@ impl CreditCommand {
             Self::Days(flags) => flags.run(out).await,
             Self::Export(flags) => flags.run(out).await,
             Self::Verify(flags) => flags.run(out).await,
+            Self::Prove(flags) => flags.run(out).await,
             Self::ExportXml(flags) => flags.run(out).await,
         }
     }

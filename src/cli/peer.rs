@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
-use talka_core::quantities::Bytes;
+use talka_core::{ids::PeerId, placement::Admission, quantities::Bytes};
 use talka_proto::wire;
 
 use super::CoordinatorFlags;
@@ -24,6 +24,27 @@ pub(crate) enum PeerCommand {
     /// Show everything about one worker.
     #[command(after_help = "Example:\n  talka peer info 3f9a")]
     Info(InfoFlags),
+    /// Let a worker in, and trust it from the start as much as one that passed checks.
+    #[command(after_help = "Example:\n  talka peer approve KEY\n\n\
+        The peer need not be known yet. This and the next two are for the coordinator's owner, hold for good, and \
+        the last word counts.")]
+    Approve(AdmitFlags),
+    /// Give a worker nothing more. What it did counts.
+    #[command(after_help = "Example:\n  talka peer reject 3f9a")]
+    Reject(AdmitFlags),
+    /// Give a worker nothing more, count no vote of it, and do again what rests on its word alone.
+    #[command(after_help = "Example:\n  talka peer ban 3f9a")]
+    Ban(AdmitFlags),
+}
+
+/// `talka peer approve`, `reject` and `ban`.
+#[derive(Debug, Args)]
+pub(crate) struct AdmitFlags {
+    /// The worker's key, or how it begins if the coordinator knows it.
+    #[arg(value_name = "PEER")]
+    peer: String,
+    #[command(flatten)]
+    coordinator: CoordinatorFlags,
 }
 
 /// `talka peer list`.
@@ -45,16 +66,54 @@ pub(crate) struct InfoFlags {
 
 impl PeerCommand {
     pub(crate) async fn run(self, out: Out) -> anyhow::Result<ExitCode> {
-        let (Self::List(ListFlags { coordinator }) | Self::Info(InfoFlags { coordinator, .. })) = &self;
-        let client = Client::connect(coordinator).await?;
+        let coordinator = match &self {
+            Self::List(ListFlags { coordinator }) | Self::Info(InfoFlags { coordinator, .. }) => coordinator,
+            Self::Approve(flags) => return flags.run(Admission::Approved, out).await,
+            Self::Reject(flags) => return flags.run(Admission::Rejected, out).await,
+            Self::Ban(flags) => return flags.run(Admission::Banned, out).await,
+        };
+        let client = Client::connect_as_owner_or_not(coordinator).await?;
         let reply = client::unary(client.peers().list(wire::ListPeersRequest {})).await;
         client.close().await;
         let peers = reply?.peers;
         match &self {
-            Self::List(_) => list(out, &peers)?,
             Self::Info(flags) => info(out, find(&peers, &flags.peer)?)?,
+            _ => list(out, &peers)?,
         }
         Ok(ExitCode::SUCCESS)
+    }
+}
+
+impl AdmitFlags {
+    async fn run(&self, admission: Admission, out: Out) -> anyhow::Result<ExitCode> {
+        let client = Client::connect_as_owner(&self.coordinator).await?;
+        let said = self.say(&client, admission).await;
+        client.close().await;
+        let peer = said?;
+        if out.is_json() {
+            out.json(&serde_json::json!({ "peer": peer.to_string(), "admission": admission.name() }))?;
+        } else if out.is_quiet() {
+            out.line(peer)?;
+        } else {
+            out.line(format!("{} is {} from now on", peer.short(), admission.name()))?;
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+
+    async fn say(&self, client: &Client, admission: Admission) -> anyhow::Result<PeerId> {
+        let peer = match self.peer.parse::<PeerId>() {
+            Ok(peer) => peer,
+            Err(_) => {
+                let known = client::unary(client.peers().list(wire::ListPeersRequest {})).await?.peers;
+                peer_text(&find(&known, &self.peer)?.peer).parse()?
+            }
+        };
+        let request = wire::AdmitRequest {
+            peer: peer.as_bytes().to_vec().into(),
+            admission: u32::from(admission as u8),
+        };
+        client::unary(client.peers().admit(request)).await?;
+        Ok(peer)
     }
 }
 
@@ -75,7 +134,13 @@ fn list(out: Out, peers: &[wire::PeerInfo]) -> anyhow::Result<()> {
             Bytes::new(view.memory_bytes).to_string(),
             Bytes::new(view.fetched_from_coordinator_bytes).to_string(),
             Bytes::new(view.fetched_from_peers_bytes).to_string(),
-            if view.connected { "now".into() } else { ago(now, info.last_seen_millis) },
+            Bytes::new(view.served_bytes).to_string(),
+            match info.last_seen_millis {
+                _ if view.connected => "now".into(),
+                0 => "never".into(),
+                last_seen => ago(now, last_seen),
+            },
+            view.admission,
         ]
     };
     out.table(
@@ -89,7 +154,9 @@ fn list(out: Out, peers: &[wire::PeerInfo]) -> anyhow::Result<()> {
             "memory",
             "from coordinator",
             "from peers",
+            "sent to it",
             "last seen",
+            "admission",
         ],
         peers.iter().map(row),
     )
@@ -103,9 +170,18 @@ fn info(out: Out, peer: &wire::PeerInfo) -> anyhow::Result<()> {
     if out.is_quiet() {
         return out.line(view.peer);
     }
+    let reputation = view.reputation.map_or("shown to the coordinator's owner alone".into(), |known| {
+        let standing = if known.established { "established" } else { "a newcomer" };
+        format!(
+            "{standing}: {} check(s) passed in a row, caught {} time(s), up to {} attempt(s) in flight",
+            known.checks, known.caught, known.in_flight_max
+        )
+    });
     out.fields([
         ("peer", view.peer),
         ("state", if view.connected { "connected" } else { "away" }.to_owned()),
+        ("admission", view.admission),
+        ("reputation", reputation),
         ("last seen", view.last_seen),
         ("slots", view.slots.to_string()),
         ("cpus", format!("{}, {}% busy", view.cpus, view.load_percent)),
@@ -119,9 +195,10 @@ fn info(out: Out, peer: &wire::PeerInfo) -> anyhow::Result<()> {
         (
             "fetched",
             format!(
-                "{} from the coordinator, {} from peers",
+                "{} from the coordinator, {} from peers, as it says; the coordinator sent {}",
                 Bytes::new(view.fetched_from_coordinator_bytes),
-                Bytes::new(view.fetched_from_peers_bytes)
+                Bytes::new(view.fetched_from_peers_bytes),
+                Bytes::new(view.served_bytes)
             ),
         ),
     ])

@@ -8,6 +8,7 @@ use anyhow::Context;
 use clap::{Args, Subcommand, builder::FalseyValueParser};
 use serde::Serialize;
 use talka_core::{duty::CpuPercent, ids::PeerId, ledger::Names, limits, quantities::Bytes};
+use talka_peer::endpoint::Relay;
 use talka_worker::{
     Bandwidth, WorkerConfig, WorkerError,
     control::ControlError,
@@ -30,7 +31,8 @@ use crate::{
 #[derive(Debug, Subcommand)]
 pub(crate) enum WorkerCommand {
     /// Donate this machine's spare time: work until Ctrl-C.
-    #[command(after_help = "Example:\n  talka worker start --ticket TICKET --cpus 2\n\n\
+    #[command(after_help = "Examples:\n  talka worker start --ticket TICKET --cpus 2\n  \
+        talka worker start --ticket TICKET --private\n\n\
         Programs of strangers run in a sandbox: they can't read, write or connect to anything here.\n\
         With --json: one line {\"peer\"} when the coordinator has welcomed this worker.")]
     Start(Box<StartFlags>),
@@ -76,6 +78,9 @@ pub(crate) struct StartFlags {
     /// Memory of all tasks together [default: half of the machine's].
     #[arg(long, value_name = "SIZE", env = "TALKA_MEMORY")]
     memory: Option<String>,
+    /// What programs, inputs and results may take of the disk; what was used longest ago goes first [default: 20GiB].
+    #[arg(long, value_name = "SIZE", env = "TALKA_DISK")]
+    disk: Option<String>,
     /// Whose programs to run: coordinator (of everybody whom the coordinator lets submit), any (also what nobody
     /// signed), or the keys of submitters, separated by commas [default: coordinator].
     #[arg(long, value_name = "WHOM", env = "TALKA_TRUST")]
@@ -93,6 +98,13 @@ pub(crate) struct StartFlags {
     /// Address for peers (UDP) [default: any free port].
     #[arg(long, value_name = "ADDRESS", env = "TALKA_BIND")]
     bind: Option<String>,
+    /// Relay that carries what can't go directly: disabled, or a URL [default: that of the ticket].
+    #[arg(long, value_name = "RELAY", env = "TALKA_RELAY")]
+    relay: Option<String>,
+    /// Show this machine's address to no other volunteer: everything goes through the relay, or, where the coordinator
+    /// has none, to and from the coordinator alone.
+    #[arg(long, env = "TALKA_PRIVATE", value_parser = FalseyValueParser::new())]
+    private: bool,
     /// Most bytes of data per second to send to others, as 2MiB [default: no limit].
     #[arg(long, value_name = "SIZE", env = "TALKA_UPLOAD_LIMIT")]
     upload_limit: Option<String>,
@@ -114,7 +126,11 @@ struct Donation {
     slots: Option<u32>,
     cpu_percent: CpuPercent,
     memory: Option<Bytes>,
+    disk: Bytes,
     bind: Option<SocketAddr>,
+    /// That of the ticket unless set.
+    relay: Option<Relay>,
+    private: bool,
     bandwidth: Bandwidth,
     trust: Trust,
     names: Names,
@@ -154,7 +170,13 @@ impl TryFrom<StartFlags> for Donation {
         if memory.is_some_and(|memory| memory < Bytes::mib(1)) {
             problems.add("--memory must be at least 1MiB; most tasks ask for 256MiB");
         }
+        let disk = Bytes::new(limits::DISK_BYTES_DEFAULT);
+        let disk: Bytes = problems.parsed("--disk", flags.disk.as_deref(), disk);
+        if disk.get() < limits::DISK_BYTES_MIN {
+            problems.add(format!("--disk must be at least {}", Bytes::new(limits::DISK_BYTES_MIN)));
+        }
         let bind = problems.optional("--bind", flags.bind.as_deref());
+        let relay = problems.optional("--relay", flags.relay.as_deref());
         let upload = problems.rate("--upload-limit", flags.upload_limit.as_deref());
         let download = problems.rate("--download-limit", flags.download_limit.as_deref());
         let bandwidth = Bandwidth { upload, download, metered: flags.metered };
@@ -172,17 +194,42 @@ impl TryFrom<StartFlags> for Donation {
         });
         let trust = Trust { policy, revoked };
         let data_dir = paths::data_dir(flags.data_dir, "worker")?;
-        problems.into_result(Self { data_dir, slots, cpu_percent, memory, bind, bandwidth, trust, names })
+        let private = flags.private;
+        problems.into_result(Self {
+            data_dir,
+            slots,
+            cpu_percent,
+            memory,
+            disk,
+            bind,
+            relay,
+            private,
+            bandwidth,
+            trust,
+            names,
+        })
     }
 }
 
 async fn start(flags: StartFlags, out: Out) -> anyhow::Result<()> {
     // A worker's data directory is its own and never names a coordinator.
-    let coordinator = CoordinatorFlags { ticket: flags.ticket.clone(), data_dir: None };
+    let coordinator = CoordinatorFlags { ticket: flags.ticket.clone(), ..CoordinatorFlags::default() };
     let until_eof = flags.until_eof;
-    let Donation { data_dir, slots, cpu_percent, memory, bind, bandwidth, trust, names } =
-        flags.try_into()?;
+    let Donation {
+        data_dir,
+        slots,
+        cpu_percent,
+        memory,
+        disk,
+        bind,
+        relay,
+        private,
+        bandwidth,
+        trust,
+        names,
+    } = flags.try_into()?;
     let ticket = client::parse_ticket(&find::coordinator(&coordinator)?)?;
+    let relay = relay.unwrap_or_else(|| ticket.coordinator.relay.clone().into());
     let executable = paths::own_executable().context("cannot find this program's own file")?;
     paths::create_private(&data_dir)
         .with_context(|| format!("cannot create the data directory {}", data_dir.display()))?;
@@ -195,8 +242,11 @@ async fn start(flags: StartFlags, out: Out) -> anyhow::Result<()> {
         ticket,
         slots,
         memory,
+        disk,
         cpu_percent,
         bind,
+        relay,
+        private,
         bandwidth,
         trust,
         names,
@@ -211,7 +261,7 @@ async fn start(flags: StartFlags, out: Out) -> anyhow::Result<()> {
             stop.cancel();
         }
     };
-    let ran = talka_worker::run(config, token, on_ready).await;
+    let ran = talka_worker::run_persistently(config, token, on_ready).await;
     announced?;
     match ran {
         Err(WorkerError::Control(error @ ControlError::AlreadyRuns(_))) => {
@@ -246,7 +296,10 @@ mod tests {
             slots: None,
             cpu_percent: CpuPercent::ALL,
             memory: None,
+            disk: Bytes::new(20 << 30),
             bind: None,
+            relay: None,
+            private: false,
             bandwidth: Bandwidth::default(),
             trust: Trust::default(),
             names: Names::default(),
@@ -260,7 +313,9 @@ mod tests {
             cpus: Some("0".into()),
             cpu_percent: Some("0".into()),
             memory: Some("1KiB".into()),
+            disk: Some("1MiB".into()),
             bind: Some("7118".into()),
+            relay: Some("relay.example.org".into()),
             upload_limit: Some("1KiB".into()),
             download_limit: Some("fast".into()),
             trust: Some("everybody".into()),
@@ -273,7 +328,9 @@ mod tests {
             "--cpus must be 1 to ",
             "--cpu-percent 0: ",
             "--memory must be",
+            "--disk must be at least 16.0 MiB",
             "--bind 7118: ",
+            "--relay relay.example.org: ",
             "--upload-limit must",
             "--download-limit fast: ",
             "--trust everybody: ",

@@ -16,6 +16,9 @@
 //! |---|---|
 //! | [`sandbox`] | where programs of strangers run; the only place that knows wasmtime |
 //! | [`checkpoints`] | what lets attempts go on after a restart |
+//! | `disk` | what blobs may take of the disk, and what goes when there is no room |
+//! | `outputs` | large results, kept until somebody fetched them |
+//! | `persistent` | a worker that waits for room when its disk is full |
 //! | [`control`] | the owner's hand on a running worker: a socket in its data directory |
 //! | [`receipts`] | the signature under reports |
 //! | [`trust`] | whose programs are run |
@@ -24,8 +27,11 @@
 mod capacity;
 pub mod checkpoints;
 pub mod control;
+mod disk;
 mod fetch;
 mod inputs;
+mod outputs;
+mod persistent;
 pub mod receipts;
 pub mod sandbox;
 mod session;
@@ -45,14 +51,15 @@ use talka_core::{
     quantities::Bytes,
 };
 use talka_peer::{
+    Cause,
     blobs::{self, Admit, AdmitAll, BlobError, BlobServer, BlobStore, Serving, offer},
     connections::ConnectionLimits,
-    endpoint::{BindError, EndpointConfig, PeerEndpoint},
+    endpoint::{BindError, EndpointConfig, PeerEndpoint, Privacy, Relay},
     identity::{Identity, IdentityError},
-    rpc::Client,
-    swarm::Swarm,
+    rpc::{self, Client, PeerHandler, PeerStreams},
+    swarm::{ExchangeService, Swarm},
     ticket::Ticket,
-    transfer::IrohBlobs,
+    transfer::{GrpcBlobs, IrohBlobs, Transports},
 };
 use tokio::{
     sync::{mpsc, watch},
@@ -64,16 +71,20 @@ use crate::{
     capacity::Machine,
     checkpoints::{Checkpoints, Holder},
     control::{ControlError, Pause},
+    disk::Disk,
     fetch::Fetcher,
+    outputs::{KeepError, Outputs},
     receipts::Signer,
     sandbox::{Compiler, Executor, ExecutorConfig, Place, throttle},
     shell::{EVENT_QUEUE, Kept, Owner, Shell, SlotHandle},
     slots::Slot,
-    tracker::Tracker,
+    tracker::{Presence, Tracker},
     trust::Trust,
 };
 
 /// Program and version, as peers are told.
+pub use self::persistent::run_persistently;
+
 pub(crate) const AGENT: &str = concat!("talka/", env!("CARGO_PKG_VERSION"));
 
 /// Changes what a program returned: for fault injection in tests. A worker that lies.
@@ -90,10 +101,17 @@ pub struct WorkerConfig {
     pub slots: Option<u32>,
     /// Memory of all slots together; half of the machine's unless set.
     pub memory: Option<Bytes>,
+    /// What blobs may take of its disk: inputs and programs, outputs, and what is kept of them for later. Checkpoints and
+    /// compiled programs have bounds of their own.
+    pub disk: Bytes,
     /// Share of each processor that it uses, until its owner says otherwise.
     pub cpu_percent: CpuPercent,
     /// Where to listen for other peers; any free port unless set.
     pub bind: Option<SocketAddr>,
+    /// The relay that carries what can't go directly.
+    pub relay: Relay,
+    /// Whether no other volunteer may learn its address.
+    pub private: bool,
     /// What of its connection it may use.
     pub bandwidth: Bandwidth,
     /// Whose programs to run.
@@ -145,6 +163,22 @@ pub enum WorkerError {
     /// The blob store can't be used.
     #[error(transparent)]
     Blobs(#[from] BlobError),
+    /// The disk does not take what has to be kept. Worth a retry when there is room.
+    #[error("the disk under {} fails: {problem}", dir.display())]
+    Disk {
+        /// The data directory.
+        dir: PathBuf,
+        /// What the system says.
+        problem: String,
+    },
+    /// Outputs of an earlier run can't be looked at.
+    #[error("can't use {} for outputs", dir.display())]
+    Outputs {
+        /// Which.
+        dir: PathBuf,
+        /// Why not.
+        source: Cause,
+    },
     /// The directory of checkpoints can't be used.
     #[error("can't use {} for checkpoints", dir.display())]
     Checkpoints {
@@ -181,24 +215,25 @@ pub async fn run(
     let socket = control::Socket::bind(&config.data_dir).await?;
     let identity = Identity::load_or_create(&config.data_dir)?;
     let peer = identity.peer_id();
-    let mut listen = EndpointConfig::new(identity.clone());
-    if let Some(bind) = config.bind {
-        listen.listen = bind;
-    }
-    let endpoint = PeerEndpoint::bind(listen).await?;
+    let endpoint = PeerEndpoint::bind(endpoint_config(&config, identity.clone())).await?;
     let blobs = BlobStore::open(&config.data_dir.join("blobs")).await?;
-    // What a run that was killed had pinned. Jobs that go on pin theirs anew, long before anything is collected.
-    blobs.untag(fetch::JOB_TAGS).await?;
+    let disk = Disk::open(blobs.clone(), config.disk).await?;
+    let (outputs, found) = open_outputs(&config, &disk).await?;
     let (checkpoints, held) = open_checkpoints(&config).await?;
     let connections = ConnectionLimits::default();
     let serving = Serving { upload: config.bandwidth.upload, is_source: false };
-    let server = if config.bandwidth.metered {
+    // Whoever serves nobody is named to nobody.
+    let serves = !config.bandwidth.metered && !matches!(endpoint.privacy(), Privacy::Only(_));
+    let presence = Presence::of(&endpoint, &config.ticket.coordinator, serves);
+    let server = if serves {
+        BlobServer::with(&blobs, AdmitAll, serving, connections.clone())
+    } else {
         let only = Only(config.ticket.coordinator.peer);
         BlobServer::with(&blobs, only, serving, connections.clone())
-    } else {
-        BlobServer::with(&blobs, AdmitAll, serving, connections.clone())
     };
-    let router = endpoint.router(&connections).accept(blobs::ALPN, server.clone()).spawn();
+    let (peers, streams) = PeerHandler::new(connections.clone());
+    let for_blobs = endpoint.router(&connections).accept(blobs::ALPN, server.clone());
+    let router = for_blobs.accept(rpc::ALPN, peers).spawn();
     let client = Client::new(endpoint.clone(), &config.ticket);
     // Behind NAT nobody can dial this worker: the coordinator fetches large outputs on a connection made here.
     let stopping = CancellationToken::new();
@@ -208,18 +243,19 @@ pub async fn run(
     let (events, incoming) = mpsc::channel(EVENT_QUEUE);
     let transport =
         IrohBlobs::new(endpoint.clone(), blobs.clone(), None).with_download_limit(config.bandwidth.download);
-    // Whoever serves nobody is named to nobody.
-    let addresses = if config.bandwidth.metered { Vec::new() } else { endpoint.address().direct };
+    let second = GrpcBlobs::new(endpoint.clone(), blobs.clone(), presence.addresses().iter().copied());
+    let swarm = Swarm::new(peer, Transports::both(transport, second), blobs.clone(), server);
+    let exchange = tokio::spawn(answer_peers(swarm.exchange(), connections, streams, stopping.clone()));
     let fetcher = Fetcher::new(
-        blobs.clone(),
-        Swarm::new(peer, transport, blobs.clone(), server),
-        Tracker::new(client.clone(), &addresses),
+        disk,
+        swarm,
+        Tracker::new(client.clone(), presence),
         Compiler::with_cache(config.executable.clone(), config.data_dir.clone()),
         events.clone(),
     );
     let machine = Machine::new(config.slots, config.memory)?;
     let (share, shares) = watch::channel(config.cpu_percent);
-    let stores = (&blobs, &checkpoints);
+    let stores = (&outputs, &checkpoints);
     let slots = start_slots(&config, machine.slots(), stores, &events, &shares).await?;
     let pause = Pause::load(&config.data_dir, control::now_millis());
     let owner = Owner::new(peer, config.ticket.coordinator.peer, pause, share);
@@ -227,7 +263,9 @@ pub async fn run(
     let (ask, asked) = mpsc::channel(1);
     let control = tokio::spawn(control::serve(socket, config.data_dir.clone(), ask));
     let signer = Signer { identity, coordinator: config.ticket.coordinator.peer };
-    let kept = Kept { blobs: blobs.clone(), checkpoints, held, signer };
+    // The rest is for what goes into programs.
+    let outputs_max = Bytes::new(config.disk.get() / 2);
+    let kept = Kept { outputs, found, outputs_max, checkpoints, held, signer };
     let shell = Shell::new(machine, slots, fetcher, kept, incoming, owner, asked);
 
     let (up, mut is_up) = mpsc::channel(1);
@@ -236,6 +274,7 @@ pub async fn run(
     let shell = tokio::spawn(shell.run(shutdown.clone()));
     let (mut session, mut shell) = (session, shell);
     let mut on_ready = Some(on_ready);
+    let mut disk_problem = None;
     let ended = loop {
         tokio::select! {
             Some(()) = is_up.recv(), if on_ready.is_some() => {
@@ -244,7 +283,10 @@ pub async fn run(
                 }
             }
             ended = &mut session => break ended.ok().and_then(Result::err),
-            _ = &mut shell => break None,
+            ended = &mut shell => {
+                disk_problem = ended.ok().flatten();
+                break None;
+            }
         }
     };
     stopping.cancel();
@@ -258,10 +300,40 @@ pub async fn run(
     // So that the socket is gone before the process is.
     drop(control.await);
     drop(offered.await);
+    exchange.abort();
     drop(router.shutdown().await);
     endpoint.close().await;
     blobs.shutdown().await;
+    if let Some(problem) = disk_problem {
+        return Err(WorkerError::Disk { dir: config.data_dir, problem });
+    }
     ended.map_or(Ok(()), |error| Err(WorkerError::Refused(error.to_string())))
+}
+
+/// Where the worker listens, and who may know of it.
+fn endpoint_config(config: &WorkerConfig, identity: Identity) -> EndpointConfig {
+    let coordinator = &config.ticket.coordinator;
+    let privacy = if config.private {
+        Privacy::private(&config.relay, coordinator.peer, coordinator.relay.as_ref())
+    } else {
+        Privacy::Open
+    };
+    // Through a relay anybody could come who knows the key.
+    let relay = if matches!(privacy, Privacy::Only(_)) { Relay::Disabled } else { config.relay.clone() };
+    let default = EndpointConfig::new(identity);
+    EndpointConfig { listen: config.bind.unwrap_or(default.listen), relay, privacy, ..default }
+}
+
+/// Answers to other peers over gRPC. Without it they still have the blob protocol.
+async fn answer_peers(
+    exchange: ExchangeService,
+    connections: ConnectionLimits,
+    streams: PeerStreams,
+    shutdown: CancellationToken,
+) {
+    if let Err(error) = exchange.serve(connections, streams, shutdown).await {
+        tracing::warn!(%error, "other peers get no answers over gRPC");
+    }
 }
 
 /// Opens the store of checkpoints and finds what this worker held before it was started.
@@ -280,10 +352,23 @@ async fn open_checkpoints(config: &WorkerConfig) -> Result<(Arc<Checkpoints>, Ve
     Ok((checkpoints, held))
 }
 
+/// Finds the outputs that this worker kept before it was started.
+async fn open_outputs(
+    config: &WorkerConfig,
+    disk: &Disk,
+) -> Result<(Arc<Outputs>, Vec<outputs::Found>), WorkerError> {
+    let (dir, coordinator) = (config.data_dir.join("outputs"), config.ticket.coordinator.peer);
+    match Outputs::open(dir.clone(), coordinator, disk.clone()).await {
+        Ok(opened) => Ok(opened),
+        Err(KeepError::Store(error)) => Err(error.into()),
+        Err(error) => Err(WorkerError::Outputs { dir, source: error.into() }),
+    }
+}
+
 async fn start_slots(
     config: &WorkerConfig,
     count: u32,
-    (blobs, checkpoints): (&BlobStore, &Arc<Checkpoints>),
+    (outputs, checkpoints): (&Arc<Outputs>, &Arc<Checkpoints>),
     events: &mpsc::Sender<shell::Event>,
     shares: &watch::Receiver<CpuPercent>,
 ) -> Result<Vec<SlotHandle>, WorkerError> {
@@ -299,7 +384,7 @@ async fn start_slots(
         let slot = Slot {
             number: SlotNo::new(number),
             executor,
-            blobs: blobs.clone(),
+            outputs: outputs.clone(),
             checkpoints: checkpoints.clone(),
             coordinator: config.ticket.coordinator.peer,
             events: events.clone(),

@@ -7,14 +7,12 @@ pub(crate) use self::owner::Owner;
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use talka_core::{
-    coordinator::{Capacity, Report, ReportOutcome},
+    coordinator::{Capacity, Fetched, Report, ReportOutcome},
     ids::{AttemptId, JobId, SlotNo},
     job::JobSpec,
-    outcome::NoResult,
     quantities::Bytes,
     worker::{Assignment, Effects, Fetch, Start, Worker},
 };
-use talka_peer::blobs::BlobStore;
 use talka_proto::{
     convert::attempts,
     wire::{self, worker_message::Message},
@@ -26,10 +24,11 @@ use crate::{
     capacity::{self, Machine},
     checkpoints::{Checkpoints, Holder},
     control::Asked,
-    fetch::Fetcher,
+    fetch::{Fetcher, Unready},
+    outputs::{Found, Outputs},
     receipts::Signer,
     sandbox::Control,
-    slots::{Batch, Finished, ReadyJob, output_tag},
+    slots::{Batch, Finished, ReadyJob},
 };
 
 /// What happens to a worker.
@@ -56,7 +55,11 @@ pub(crate) enum Event {
     /// A job that has ended.
     Ended(JobId),
     /// A job's blobs are in place, or can't be had.
-    Fetched(Fetch, Result<ReadyJob, NoResult>),
+    Fetched(Fetch, Result<ReadyJob, Unready>),
+    /// What came of a job's blobs so far.
+    Counted(JobId, Fetched),
+    /// The disk does not take what has to be kept.
+    DiskFailed(String),
     /// A slot finished an attempt.
     Finished(Finished),
     /// A slot was stopped.
@@ -79,18 +82,24 @@ pub(crate) struct Shell {
     slots: Vec<SlotHandle>,
     ready: HashMap<JobId, ReadyJob>,
     fetcher: Fetcher,
-    blobs: BlobStore,
+    outputs: Arc<Outputs>,
     checkpoints: Arc<Checkpoints>,
     signer: Signer,
     events: mpsc::Receiver<Event>,
     owner: Owner,
     /// What the owner asks.
     asked: mpsc::Receiver<Asked>,
+    /// What is wrong with the disk: nothing more can be done on it.
+    disk_problem: Option<String>,
 }
 
 /// What a worker has on its disk.
 pub(crate) struct Kept {
-    pub(crate) blobs: BlobStore,
+    pub(crate) outputs: Arc<Outputs>,
+    /// Outputs that were kept before this start.
+    pub(crate) found: Vec<Found>,
+    /// What outputs may take of it.
+    pub(crate) outputs_max: Bytes,
     pub(crate) checkpoints: Arc<Checkpoints>,
     /// Attempts with which it can go on.
     pub(crate) held: Vec<Holder>,
@@ -116,7 +125,7 @@ impl Shell {
         asked: mpsc::Receiver<Asked>,
     ) -> Self {
         let capacity = machine.look(Capacity::default());
-        let Kept { blobs, checkpoints, held, signer } = kept;
+        let Kept { outputs, found, outputs_max, checkpoints, held, signer } = kept;
         let mut shell = Self {
             worker: Worker::new(machine.slots()),
             machine,
@@ -126,23 +135,29 @@ impl Shell {
             slots,
             ready: HashMap::new(),
             fetcher,
-            blobs,
+            outputs,
             checkpoints,
             signer,
             events,
             owner,
             asked,
+            disk_problem: None,
         };
+        shell.worker.bound_outputs(outputs_max.get());
         shell.pause_from_the_start();
         for holder in held {
             shell.worker.on_restored(&holder.spec, holder.assignment);
+        }
+        for found in found {
+            shell.worker.on_kept(&found.spec, found.report);
         }
         shell
     }
 
     /// Runs until `shutdown`; then what runs may finish for a short while, what is finished is reported,
     /// and the rest is given back, but for what has a checkpoint: the next start goes on with that.
-    pub(crate) async fn run(mut self, shutdown: CancellationToken) {
+    /// Returns what is wrong with the disk, if that is why it ends.
+    pub(crate) async fn run(mut self, shutdown: CancellationToken) -> Option<String> {
         /// How often the machine is looked at.
         const LOOK_INTERVAL: Duration = Duration::from_secs(1);
         /// Time for running attempts to end after a stop was asked for.
@@ -157,7 +172,7 @@ impl Shell {
             tokio::select! {
                 count = self.events.recv_many(&mut events, EVENTS_PER_ROUND) => {
                     if count == 0 {
-                        return;
+                        return None;
                     }
                     for event in events.drain(..) {
                         self.apply(event, &mut fx);
@@ -168,6 +183,7 @@ impl Shell {
                 _ = looks.tick() => {
                     self.look();
                     self.look_at_pause(&mut fx);
+                    self.worker.on_kept_too_long(&self.outputs.too_old(), &mut fx);
                 }
                 () = shutdown.cancelled(), if !draining => {
                     draining = true;
@@ -182,7 +198,7 @@ impl Shell {
             }
             self.act(fx);
             self.tell_capacity();
-            if self.has_finished() || (draining && self.is_drained()) {
+            if self.disk_problem.is_some() || self.has_finished() || (draining && self.is_drained()) {
                 break;
             }
         }
@@ -193,6 +209,11 @@ impl Shell {
             // If it does not get through, the coordinator finds out by itself.
             drop(outbound.try_send(leaving));
         }
+        // Where the process goes on, nothing of this life does.
+        for slot in &self.slots {
+            slot.stop.cancel();
+        }
+        self.disk_problem
     }
 
     fn apply(&mut self, event: Event, fx: &mut Effects) {
@@ -211,21 +232,28 @@ impl Shell {
                 self.worker.on_disconnected();
             }
             Event::Job(job, spec) => self.worker.on_job(job, spec, fx),
-            Event::Refused(job) => {
-                self.worker.on_ended(job, fx);
-                self.send(Message::Refused(wire::Refused { jobs: vec![job.get()] }));
-            }
+            Event::Refused(job) => self.refuse(job, false, fx),
             Event::Lease(job, items) => self.worker.on_lease(job, items, fx),
             Event::Settled { attempts, released } => self.worker.on_settled(&attempts, &released, fx),
             Event::Cancelled(attempts) => self.worker.on_cancelled(&attempts, fx),
             Event::Recalled(attempts) => self.worker.on_recalled(&attempts, fx),
             Event::Ended(job) => self.worker.on_ended(job, fx),
+            Event::Counted(job, fetched) => self.send(Message::JobFetched(wire::JobFetched {
+                job: job.get(),
+                from_coordinator_bytes: fetched.from_coordinator.get(),
+                from_peers_bytes: fetched.from_peers.get(),
+            })),
             Event::Fetched(fetched, Ok(ready)) => {
                 self.ready.insert(fetched.job, ready);
                 self.worker.on_fetched(fetched, fx);
             }
-            Event::Fetched(fetch, Err(reason)) => {
+            Event::Fetched(fetch, Err(Unready::NoResult(reason))) => {
                 self.worker.on_fetch_failed(fetch.job, &ReportOutcome::NoResult(reason), fx);
+            }
+            Event::Fetched(fetch, Err(Unready::NoRoom)) => self.refuse(fetch.job, true, fx),
+            // What is held goes to others, and what was finished is on the disk already.
+            Event::Fetched(_, Err(Unready::DiskFailed(problem))) | Event::DiskFailed(problem) => {
+                self.disk_problem.get_or_insert(problem);
             }
             Event::Finished(finished) => {
                 self.note_speed(&finished);
@@ -257,8 +285,7 @@ impl Shell {
             self.send(Message::GivenBack(wire::GivenBack { attempts: attempts(&given) }));
         }
         for attempt in fx.release {
-            let blobs = self.blobs.clone();
-            tokio::spawn(async move { blobs.untag(&output_tag(attempt)).await });
+            self.outputs.release(attempt);
         }
         self.checkpoints.forget(&fx.spent);
         for job in fx.forget {
@@ -266,6 +293,12 @@ impl Shell {
             self.fetcher.forget(job);
             self.checkpoints.forget_job(job);
         }
+    }
+
+    /// Nothing of this job is run here.
+    fn refuse(&mut self, job: JobId, no_room: bool, fx: &mut Effects) {
+        self.worker.on_ended(job, fx);
+        self.send(Message::Refused(wire::Refused { jobs: vec![job.get()], no_room }));
     }
 
     fn start(&mut self, start: Start) {

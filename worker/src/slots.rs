@@ -11,17 +11,18 @@ use talka_core::{
     quantities::Fuel,
     worker::Assignment,
 };
-use talka_peer::blobs::BlobStore;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     Tamper,
     checkpoints::{Checkpoints, Holder, Keep, Key},
+    disk::problem,
     inputs::{InputError, JobInputs},
+    outputs::Outputs,
     sandbox::{Executor, JobWorld, TaskInput},
     shell::Event,
-    world,
+    world::{self, LargeOutput},
 };
 
 /// A job that is ready to run.
@@ -55,7 +56,7 @@ pub(crate) struct Finished {
 pub(crate) struct Slot {
     pub(crate) number: SlotNo,
     pub(crate) executor: Executor,
-    pub(crate) blobs: BlobStore,
+    pub(crate) outputs: Arc<Outputs>,
     pub(crate) checkpoints: Arc<Checkpoints>,
     /// For whom it works.
     pub(crate) coordinator: PeerId,
@@ -118,12 +119,10 @@ impl Slot {
                     let measured = outcome.as_ref().ok().filter(|execution| !execution.resumed);
                     let fuel = measured.map(|execution| execution.fuel).unwrap_or_default();
                     let (report, large) = world::report(attempt, bundle, input, outcome, micros);
-                    if let Some(large) = large {
-                        let tag = output_tag(large.attempt);
-                        if let Err(error) = self.blobs.add_bytes(large.encoded, &tag).await {
-                            tracing::warn!(%error, "an output can't be kept");
-                        }
-                    }
+                    let report = match large {
+                        Some(large) => keep(&self.outputs, &self.events, &batch.job.spec, report, large).await?,
+                        None => report,
+                    };
                     let number = self.number;
                     let event = Event::Finished(Finished { slot: number, report, fuel });
                     self.events.send(event).await.map_err(|_| Gone)?;
@@ -169,6 +168,22 @@ impl Slot {
     }
 }
 
+/// Keeps a large output. One that can't be kept is none: whoever reports it could not deliver it.
+async fn keep(
+    outputs: &Outputs,
+    events: &mpsc::Sender<Event>,
+    spec: &JobSpec,
+    report: Report,
+    large: LargeOutput,
+) -> Result<Report, Gone> {
+    let Err(error) = outputs.keep(spec, &report, large).await else { return Ok(report) };
+    tracing::warn!(attempt = %report.attempt, error = %problem(&error), "an output can't be kept");
+    if error.is_of_the_disk() {
+        events.send(Event::DiskFailed(problem(&error))).await.map_err(|_| Gone)?;
+    }
+    Ok(Report { outcome: ReportOutcome::NoResult(NoResult::Disk), ..report })
+}
+
 /// Reads the inputs of a batch: one read where they lie next to each other, as they usually do.
 async fn read_ranges(inputs: &JobInputs, items: &[Assignment]) -> Result<Vec<Bytes>, NoResult> {
     let failed = |error: InputError| {
@@ -198,11 +213,6 @@ fn span(items: &[Assignment]) -> Option<Range<u64>> {
     let adjacent = items.windows(2).all(|pair| pair[0].input.end == pair[1].input.start);
     let span = items.first()?.input.start..items.last()?.input.end;
     (adjacent && span.end - span.start <= SPAN_BYTES_MAX).then_some(span)
-}
-
-/// The tag under which a large output is kept.
-pub(crate) fn output_tag(attempt: AttemptId) -> String {
-    format!("output/{attempt}/")
 }
 
 fn tampered(tamper: Option<Tamper>, outcome: Result<Execution, NoResult>) -> Result<Execution, NoResult> {

@@ -49,7 +49,6 @@ fn outcome_of(bundle: BlobHash, input: InputDigest, execution: &Execution) -> Ou
 
 /// An output that is too large for a report, as the blob that the worker keeps.
 pub(crate) struct LargeOutput {
-    pub(crate) attempt: AttemptId,
     pub(crate) encoded: Bytes,
 }
 
@@ -76,7 +75,7 @@ pub(crate) fn report(
         let encoded = prost::Message::encode_to_vec(&wire::Output::from(&execution.output));
         let hash = BlobHash::new(*blake3::hash(&encoded).as_bytes());
         let blob = BlobRef { hash, size: Size::of(&encoded) };
-        (ReportOutput::Remote { blob, digest }, Some(LargeOutput { attempt, encoded: encoded.into() }))
+        (ReportOutput::Remote { blob, digest }, Some(LargeOutput { encoded: encoded.into() }))
     };
     let outcome = ReportOutcome::Execution { input, exit, fuel, resumed, output };
     (Report { attempt, outcome, wall_micros }, large)

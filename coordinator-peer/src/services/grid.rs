@@ -5,11 +5,14 @@ use std::{pin::Pin, sync::Arc};
 use futures_util::{Stream, StreamExt};
 use prost::Message as _;
 use talka_core::{
-    coordinator::{Examined, Report, ToWorker},
+    coordinator::{Examined, Fetched, JobRefusal, Report, ToWorker},
     ids::{JobId, SessionId},
     ledger::Names,
     limits,
+    placement::{InviteId, Origin, OwnerKey},
+    quantities::Bytes,
 };
+use talka_peer::rpc::Role;
 use talka_proto::{
     PROTOCOL,
     convert::{InvalidMessage, attempt_ids, id_bytes, to_worker},
@@ -22,7 +25,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::{Context, refused};
 use crate::{
     clock,
-    reactor::{Event, Handle, Stopped},
+    reactor::{Event, Handle, Opened, Stopped},
     receipts::{Checker, Signed, Unsigned},
 };
 
@@ -59,6 +62,9 @@ impl Grid for GridService {
         request: Request<Streaming<wire::WorkerMessage>>,
     ) -> Result<Response<Outbound>, Status> {
         let peer = talka_peer::rpc::peer(&request)?;
+        let address = talka_peer::rpc::address(&request);
+        let has_token = talka_peer::rpc::role(&request) >= Role::Submitter;
+        let invite = talka_peer::rpc::token(&request).filter(|_| !has_token);
         let mut inbound = request.into_inner();
         let first = tokio::time::timeout(limits::HANDSHAKE_TIMEOUT, inbound.message()).await;
         let first = first.map_err(|_| Status::deadline_exceeded("the session began without a hello"))??;
@@ -72,7 +78,10 @@ impl Grid for GridService {
         let holding = attempt_ids(hello.holding);
         let (outbound, messages) = mpsc::channel(limits::SESSION_QUEUE_MAX);
         let reactor = self.0.reactor.clone();
-        let opened = reactor.call(|reply| Event::Opened { peer, capacity, holding, outbound, reply }).await?;
+        let invite = invite.map(|token| InviteId::of(&token));
+        let origin = Origin { address, owner: OwnerKey::of(names.owner()), invite, has_token };
+        let opened = Opened { peer, origin, capacity, holding, outbound };
+        let opened = reactor.call(|reply| Event::Opened(Box::new(opened), reply)).await?;
         let session = opened.map_err(|refusal| refused(&refusal))?;
         tracing::info!(%peer, session = session.get(), "worker connected");
         if names != Names::default() {
@@ -174,10 +183,18 @@ async fn incoming(
             let (reports, signed) = checker.check(reactor, reports, &signature).await?;
             return Ok(Incoming::Reports(reports, signed, bytes));
         }
+        Some(Message::JobFetched(said)) => {
+            let fetched = Fetched {
+                from_coordinator: Bytes::new(said.from_coordinator_bytes),
+                from_peers: Bytes::new(said.from_peers_bytes),
+            };
+            Event::JobFetched(session, JobId::new(said.job), fetched)
+        }
         Some(Message::GivenBack(given)) => Event::GivenBack(session, attempt_ids(given.attempts)),
         Some(Message::Leaving(leaving)) => Event::Leaving(session, attempt_ids(leaving.keeping)),
         Some(Message::Refused(refused)) => {
-            Event::Refused(session, refused.jobs.into_iter().map(JobId::new).collect())
+            let why = if refused.no_room { JobRefusal::NoRoom } else { JobRefusal::Distrusts };
+            Event::Refused(session, refused.jobs.into_iter().map(JobId::new).collect(), why)
         }
         Some(Message::Hello(_)) => return Err(InvalidMessage::new("hello", "sent twice").into()),
         None => return Err(InvalidMessage::new("message", "missing").into()),

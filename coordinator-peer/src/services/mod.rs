@@ -63,6 +63,11 @@ pub(crate) fn refused(refusal: &Refusal) -> Status {
     match refusal {
         Refusal::UnknownJob(_) => Status::not_found(text),
         Refusal::JobEnded(..) => Status::failed_precondition(text),
-        Refusal::TooManyJobs(_) | Refusal::TooManyWorkers(_) => Status::resource_exhausted(text),
+        Refusal::NotAdmitted(_) | Refusal::NotInvited | Refusal::NotApproved(_) => {
+            Status::permission_denied(text)
+        }
+        Refusal::TooManyJobs(_) | Refusal::TooManyWorkers(_) | Refusal::TooManyInvites(_) => {
+            Status::resource_exhausted(text)
+        }
     }
 }

@@ -7,6 +7,7 @@ use talka_core::{
     },
     ids::{PeerId, PeerNo, TaskId},
     job::JobSpec,
+    placement::Admission,
 };
 use talka_proto::{
     convert::{credit_bytes, id_bytes},
@@ -18,7 +19,8 @@ const DONE: u32 = 1;
 /// Likewise.
 const FAILED: u32 = 2;
 
-pub(crate) fn job_info(job: &JobProgress) -> wire::JobInfo {
+/// `served` are the bytes of the job's blobs that this coordinator sent.
+pub(crate) fn job_info(job: &JobProgress, served: u64) -> wire::JobInfo {
     wire::JobInfo {
         job: job.job.get(),
         spec: Some((&job.submission.spec).into()),
@@ -39,12 +41,17 @@ pub(crate) fn job_info(job: &JobProgress) -> wire::JobInfo {
         revoked: job.shard.revoked,
         request: job.submission.request.to_vec().into(),
         signature: job.submission.signature.map_or_else(Vec::new, Vec::from).into(),
+        served_bytes: served,
+        fetched_from_coordinator_bytes: job.fetched.from_coordinator.get(),
+        fetched_from_peers_bytes: job.fetched.from_peers.get(),
+        outputs_away: job.outputs_away,
+        outputs_lost: job.outputs_lost,
     }
 }
 
-pub(crate) fn job_explanation(job: &JobProgress, view: JobView) -> wire::JobExplanation {
+pub(crate) fn job_explanation(info: wire::JobInfo, view: JobView) -> wire::JobExplanation {
     wire::JobExplanation {
-        info: Some(job_info(job)),
+        info: Some(info),
         waits_for: view.waits_for,
         weight: view.weight.get(),
         before: view.before as u64,
@@ -99,6 +106,8 @@ pub(crate) fn task_result(
         output,
         reason: row.verdict.reason(),
         provisional,
+        holders: vec![],
+        output_lost: false,
     }
 }
 
@@ -144,12 +153,29 @@ fn attempt_info(view: AttemptView) -> wire::AttemptInfo {
     }
 }
 
-pub(crate) fn peer_info(worker: &WorkerView) -> wire::PeerInfo {
+/// A peer that is not here, of which the owner has said something.
+pub(crate) fn absent_peer(peer: PeerId, admission: Admission) -> wire::PeerInfo {
+    let peer = id_bytes(peer.as_bytes());
+    wire::PeerInfo { peer, admission: admission as u32, ..Default::default() }
+}
+
+/// `served` are the bytes that this coordinator sent to it. What checks have shown of a worker would tell it which of its
+/// results were checked, so that is for the owner alone.
+pub(crate) fn peer_info(worker: &WorkerView, served: u64, for_operator: bool) -> wire::PeerInfo {
+    let reputation = || wire::Reputation {
+        checks: worker.record.checks,
+        caught: worker.record.caught,
+        established: worker.established,
+        in_flight_max: u32::try_from(worker.in_flight_max).unwrap_or(u32::MAX),
+    };
     wire::PeerInfo {
         peer: id_bytes(worker.peer.as_bytes()),
         connected: worker.connected,
         capacity: Some(worker.capacity.into()),
         in_flight: u32::try_from(worker.in_flight).unwrap_or(u32::MAX),
         last_seen_millis: worker.last_seen.millis(),
+        admission: worker.admission as u32,
+        reputation: for_operator.then(reputation),
+        served_bytes: served,
     }
 }

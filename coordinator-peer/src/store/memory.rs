@@ -123,6 +123,9 @@ impl Rows {
             add(LedgerEntry::Peer { no: *no, id: *id });
         }
         for (peer, names) in &batch.names {
+            if self.names.get(peer) == Some(names) {
+                continue;
+            }
             add(LedgerEntry::Named { at_secs, peer: *peer, names: names.clone() });
             self.names.insert(*peer, names.clone());
         }

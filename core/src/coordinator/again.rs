@@ -9,13 +9,26 @@ use std::{
     sync::Arc,
 };
 
-use crate::ids::PeerNo;
+use super::{
+    PassedOver,
+    placing::{Candidate, Standing},
+};
+use crate::{
+    ids::PeerNo,
+    placement::{OwnerKey, Site},
+};
 
 /// Who must not get a task.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Default, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Exclusion {
     /// Sorted.
     pub(super) peers: Vec<PeerNo>,
+    /// Nobody from there, whoever it is.
+    pub(super) sites: Vec<Site>,
+    /// Nobody of these owners whose own standing is not better than this.
+    pub(super) owners: Vec<(OwnerKey, Standing)>,
+    /// Newcomers.
+    pub(super) newcomers: bool,
     /// Whether peers that only failed to give a result are left out already, so that nothing more can be
     /// relaxed when nobody else is there.
     pub(super) relaxed: bool,
@@ -25,11 +38,26 @@ impl Exclusion {
     pub(super) fn new(mut peers: Vec<PeerNo>, relaxed: bool) -> Self {
         peers.sort_unstable();
         peers.dedup();
-        Self { peers, relaxed }
+        Self { peers, relaxed, ..Self::default() }
     }
 
-    pub(super) fn excludes(&self, peer: PeerNo) -> bool {
-        self.peers.binary_search(&peer).is_ok()
+    pub(super) fn excludes(&self, candidate: &Candidate) -> bool {
+        self.reason(candidate).is_some()
+    }
+
+    /// Why it is excluded.
+    pub(super) fn reason(&self, candidate: &Candidate) -> Option<PassedOver> {
+        let Candidate { no, site, owner, standing } = candidate;
+        let is_bound = |(other, least): &(OwnerKey, Standing)| *owner == Some(*other) && standing <= least;
+        if self.peers.binary_search(no).is_ok() {
+            Some(PassedOver::HadAttempt)
+        } else if site.is_some_and(|site| self.sites.contains(&site)) {
+            Some(PassedOver::SameNetwork)
+        } else if self.owners.iter().any(is_bound) {
+            Some(PassedOver::SameOwner)
+        } else {
+            (self.newcomers && *standing == Standing::Newcomer).then_some(PassedOver::Newcomer)
+        }
     }
 }
 
@@ -44,8 +72,9 @@ pub(super) struct Entry {
 #[derive(Debug, Default)]
 pub(super) struct Again {
     groups: BTreeMap<Arc<Exclusion>, VecDeque<Entry>>,
-    /// The groups by the tickets of their first entries.
-    by_age: BTreeMap<u64, Arc<Exclusion>>,
+    /// The groups by the tickets of their first entries; those that exclude newcomers apart, so that these need
+    /// not look at them.
+    by_age: [BTreeMap<u64, Arc<Exclusion>>; 2],
     /// Entries of all groups, void ones included.
     entries: usize,
     next_ticket: u64,
@@ -59,7 +88,7 @@ impl Again {
         let exclusion = Arc::new(exclusion);
         let queue = self.groups.entry(Arc::clone(&exclusion)).or_default();
         if queue.is_empty() {
-            self.by_age.insert(ticket, exclusion);
+            self.by_age[usize::from(exclusion.newcomers)].insert(ticket, exclusion);
         }
         queue.push_back(Entry { index, ticket });
         self.entries += 1;
@@ -84,21 +113,30 @@ impl Again {
         let first = |(group, queue): (&Arc<Exclusion>, &VecDeque<Entry>)| {
             Some((queue.front()?.ticket, group.clone()))
         };
-        self.by_age = self.groups.iter().filter_map(first).collect();
+        let is_for_all = |(_, group): &(u64, Arc<Exclusion>)| !group.newcomers;
+        let (all, established) = self.groups.iter().filter_map(first).partition(is_for_all);
+        self.by_age = [all, established];
         self.entries = self.groups.values().map(VecDeque::len).sum();
     }
 
+    /// Groups that may not exclude `peer`, oldest first within each order.
+    fn open_to(&self, peer: &Candidate) -> &[BTreeMap<u64, Arc<Exclusion>>] {
+        if peer.standing == Standing::Newcomer { &self.by_age[..1] } else { &self.by_age }
+    }
+
     /// Takes the oldest entry that does not exclude `peer` and that `is_valid` confirms.
-    pub(super) fn pop(&mut self, peer: PeerNo, mut is_valid: impl FnMut(Entry) -> bool) -> Option<u64> {
+    pub(super) fn pop(&mut self, peer: &Candidate, mut is_valid: impl FnMut(Entry) -> bool) -> Option<u64> {
         loop {
-            let ticket =
-                self.by_age.iter().find(|(_, group)| !group.excludes(peer)).map(|(ticket, _)| *ticket)?;
-            let group = self.by_age.remove(&ticket)?;
+            let first = |groups: &BTreeMap<u64, Arc<Exclusion>>| {
+                groups.iter().find(|(_, group)| !group.excludes(peer)).map(|(ticket, _)| *ticket)
+            };
+            let ticket = self.open_to(peer).iter().filter_map(first).min()?;
+            let group = self.by_age.iter_mut().find_map(|groups| groups.remove(&ticket))?;
             let queue = self.groups.get_mut(&group)?;
             let entry = queue.pop_front()?;
             self.entries -= 1;
             if let Some(next) = queue.front() {
-                self.by_age.insert(next.ticket, group);
+                self.by_age[usize::from(group.newcomers)].insert(next.ticket, group);
             } else {
                 self.groups.remove(&group);
             }
@@ -109,8 +147,8 @@ impl Again {
     }
 
     /// Whether `peer` would find an entry, valid or not.
-    pub(super) fn has_entry_for(&self, peer: PeerNo) -> bool {
-        self.by_age.values().any(|group| !group.excludes(peer))
+    pub(super) fn has_entry_for(&self, peer: &Candidate) -> bool {
+        self.open_to(peer).iter().flat_map(BTreeMap::values).any(|group| !group.excludes(peer))
     }
 
     /// Whether there are groups that can be relaxed.
@@ -118,10 +156,13 @@ impl Again {
         self.groups.keys().any(|exclusion| !exclusion.relaxed)
     }
 
-    /// Takes out the groups that can be relaxed and that exclude each peer of `able`.
-    pub(super) fn take_blocked(&mut self, able: &[PeerNo]) -> Vec<Entry> {
-        let blocked =
-            |exclusion: &Exclusion| !exclusion.relaxed && able.iter().all(|peer| exclusion.excludes(*peer));
+    /// Takes out the groups that can be relaxed and that exclude each peer of `able`. Where nobody is able, those that wait
+    /// for somebody who is no newcomer.
+    pub(super) fn take_blocked(&mut self, able: &[Candidate]) -> Vec<Entry> {
+        let blocked = |exclusion: &Exclusion| {
+            let by_all = able.iter().all(|peer| exclusion.excludes(peer));
+            !exclusion.relaxed && by_all && (exclusion.newcomers || !able.is_empty())
+        };
         let groups = self.groups.extract_if(.., |exclusion, _| blocked(exclusion));
         let taken: Vec<Entry> = groups.flat_map(|(_, queue)| queue).collect();
         if !taken.is_empty() {
@@ -137,7 +178,13 @@ impl Again {
         let first = |queue: &VecDeque<Entry>| queue.front().expect("no group is empty").ticket;
         let expected: BTreeMap<u64, _> =
             self.groups.iter().map(|(group, queue)| (first(queue), group.clone())).collect();
-        assert_eq!(self.by_age, expected, "groups by the age of their first entries");
+        let by_age: BTreeMap<u64, _> =
+            self.by_age.iter().flatten().map(|(ticket, group)| (*ticket, group.clone())).collect();
+        assert_eq!(by_age, expected, "groups by the age of their first entries");
+        let [all, established] = &self.by_age;
+        let apart =
+            all.values().all(|group| !group.newcomers) && established.values().all(|group| group.newcomers);
+        assert!(apart, "groups by whether newcomers may have them");
         assert_eq!(self.entries, self.groups.values().map(VecDeque::len).sum::<usize>(), "queued entries");
     }
 }
@@ -145,6 +192,10 @@ impl Again {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn candidate(no: u32) -> Candidate {
+        Candidate { no: PeerNo::new(no), site: None, owner: None, standing: Standing::Established }
+    }
 
     fn peers(numbers: &[u32]) -> Exclusion {
         Exclusion::new(numbers.iter().copied().map(PeerNo::new).collect(), false)
@@ -156,7 +207,7 @@ mod tests {
         again.push(peers(&[1]), 10);
         again.push(peers(&[2]), 11);
         again.push(peers(&[1]), 12);
-        let mut pop = |peer| again.pop(PeerNo::new(peer), |_| true);
+        let mut pop = |peer| again.pop(&candidate(peer), |_| true);
         assert_eq!(pop(1), Some(11));
         assert_eq!(pop(1), None);
         assert_eq!(pop(3), Some(10));
@@ -170,8 +221,8 @@ mod tests {
         let old = again.push(peers(&[]), 5);
         let new = again.push(peers(&[1]), 5);
         assert_ne!(old, new);
-        assert_eq!(again.pop(PeerNo::new(1), |entry| entry.ticket == new), None);
-        assert_eq!(again.pop(PeerNo::new(2), |entry| entry.ticket == new), Some(5));
+        assert_eq!(again.pop(&candidate(1), |entry| entry.ticket == new), None);
+        assert_eq!(again.pop(&candidate(2), |entry| entry.ticket == new), Some(5));
     }
 
     #[test]
@@ -180,7 +231,7 @@ mod tests {
         let tickets: Vec<u64> = (0..10).map(|index| again.push(peers(&[index % 3]), index.into())).collect();
         again.sweep(|entry| entry.ticket == tickets[4]);
         assert_eq!(again.len(), 1);
-        assert_eq!(again.pop(PeerNo::new(9), |_| true), Some(4));
+        assert_eq!(again.pop(&candidate(9), |_| true), Some(4));
         assert_eq!(again.len(), 0);
     }
 
@@ -189,12 +240,12 @@ mod tests {
         let mut again = Again::default();
         again.push(peers(&[1, 2]), 5);
         again.push(peers(&[1]), 6);
-        let able = [PeerNo::new(1), PeerNo::new(2)];
+        let able = [candidate(1), candidate(2)];
         assert!(again.may_relax());
         let blocked = again.take_blocked(&able);
         assert_eq!(blocked.iter().map(|entry| entry.index).collect::<Vec<_>>(), [5]);
         assert_eq!(again.len(), 1);
-        assert!(again.has_entry_for(PeerNo::new(2)));
-        assert!(!again.has_entry_for(PeerNo::new(1)));
+        assert!(again.has_entry_for(&candidate(2)));
+        assert!(!again.has_entry_for(&candidate(1)));
     }
 }

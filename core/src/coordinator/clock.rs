@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Coordinator, effects::Effects, task::AttemptState};
+use super::{Coordinator, effects::Effects, placing::Candidate, task::AttemptState};
 use crate::{
     ids::{JobId, LeaseId, PeerNo, TaskId},
     limits,
@@ -40,6 +40,7 @@ impl Coordinator {
             }
         }
         self.relax_blocked();
+        self.retry_outputs(now, fx);
         self.workers.retain(|_, worker| {
             let gone = worker.session.is_none() && worker.leases.is_empty();
             !gone || now.since(worker.last_seen) < limits::WORKER_FORGOTTEN_AFTER
@@ -47,6 +48,14 @@ impl Coordinator {
         self.look_again();
         self.feed(now, fx);
         self.help_stragglers(now, fx);
+    }
+
+    /// A worker's leases are over.
+    pub(super) fn expire_leases_of(&mut self, no: PeerNo, fx: &mut Effects) {
+        let leases: Vec<_> = self.workers.get(&no).map_or(vec![], |w| w.leases.iter().copied().collect());
+        for lease in leases {
+            self.expire_lease(lease, fx);
+        }
     }
 
     /// The time of a lease is over: what is open of it is given to others as well. Returns whose it is, when
@@ -87,8 +96,8 @@ impl Coordinator {
         (expired > 0).then_some(row.peer)
     }
 
-    /// Lets peers that gave no result try again where nobody else is there. Who is paused, or sits on
-    /// attempts whose time is over, is not there.
+    /// Lets peers that gave no result try again where nobody else is there, and newcomers decide where nobody else is. Who
+    /// is paused, or sits on attempts whose time is over, is not there.
     fn relax_blocked(&mut self) {
         if is_active(Mutant::NeverRelaxes) {
             return;
@@ -106,11 +115,11 @@ impl Coordinator {
                 let peer = self.names.get(no.get() as usize);
                 per_slot >= spec.limits.memory && peer.is_some_and(|peer| spec.is_meant_for(*peer))
             };
-            let able = able.iter().filter(|(no, per_slot)| fits(*no, *per_slot));
-            let able: Vec<PeerNo> = able.map(|(no, _)| *no).collect();
-            if able.is_empty() {
-                continue;
-            }
+            let workers = &self.workers;
+            let refuses =
+                |no: PeerNo| workers.get(&no).is_some_and(|worker| worker.refused.contains_key(&id));
+            let able = able.iter().filter(|(no, per_slot)| fits(*no, *per_slot) && !refuses(*no));
+            let able: Vec<Candidate> = able.map(|(no, _)| self.trust.candidate(*no)).collect();
             let mut requeued = false;
             for entry in job.again.take_blocked(&able) {
                 let valid = job.open.get_mut(&entry.index).filter(|task| task.queued == Some(entry.ticket));

@@ -120,7 +120,8 @@ impl Coordinator {
                 place.map(|(_, peer)| peer)
             };
             let Some(peer) = next else { break };
-            let has_work = self.jobs.get(&id).is_some_and(|job| job.has_work_for(peer));
+            let has_work =
+                self.jobs.get(&id).is_some_and(|job| job.has_work_for(&self.trust.candidate(peer)));
             if has_work && self.hungry.contains(peer) && self.lease_once(now, peer, fx) {
                 served.push(peer);
             }
@@ -160,6 +161,7 @@ impl Coordinator {
     fn choose(&mut self, peer: PeerNo) -> (Option<Choice>, bool) {
         self.shares.refresh();
         let Some(worker) = self.workers.get(&peer) else { return (None, false) };
+        let candidate = self.trust.candidate(peer);
         let (mut first, mut choice, mut full) = (None::<Choice>, None, false);
         let (mut drained, mut looked) = (vec![], 0);
         for (submitter, id) in self.shares.ready() {
@@ -181,7 +183,7 @@ impl Coordinator {
                 continue;
             }
             match self.room(job, peer, worker) {
-                Ok(room) if job.has_work_for(peer) => {
+                Ok(room) if job.has_work_for(&candidate) => {
                     let found = Choice { submitter, job: id, room };
                     let waits_long = job.passed_over >= limits::LOCALITY_PASSES_MAX;
                     if worker.is_at_home_in(id) || (first.is_none() && waits_long) {

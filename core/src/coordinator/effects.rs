@@ -18,7 +18,7 @@ use crate::{
     ledger::Names,
     mutants::{Mutant, is_active},
     outcome::{Exit, NoResult, Output},
-    placement::{Admission, InviteId},
+    placement::{Admission, InviteId, OwnerKey, Site},
     precedence::{Priority, Weight},
     quantities::{Credit, Fuel, Timestamp},
     signing::Receipt,
@@ -304,6 +304,10 @@ pub struct RecordRow {
     pub quota: u32,
     /// What the coordinator's owner said of it.
     pub admission: Admission,
+    /// The network that it came from last, if others may share that.
+    pub site: Option<Site>,
+    /// Whose it said that it is.
+    pub owner: Option<OwnerKey>,
 }
 
 /// An invite.

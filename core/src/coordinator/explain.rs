@@ -5,7 +5,7 @@
 use std::{fmt, sync::Arc};
 
 use super::{
-    Capacity, Coordinator, PassedOver, PassedOverGroup, Refusal, ShardRow, Standing,
+    Capacity, Coordinator, Fetched, PassedOver, PassedOverGroup, Refusal, ShardRow, Standing,
     again::Exclusion,
     job::Job,
     task::{AttemptState, Task},
@@ -15,9 +15,10 @@ use crate::{
     ids::{JobId, PeerId, ResultDigest, TaskId},
     job::{JobState, Submission},
     outcome::NoResult,
+    placement::Admission,
     precedence::Weight,
     quantities::{Fuel, Timestamp},
-    trust::Policy,
+    trust::{Policy, Record},
     validation::Verdict,
 };
 
@@ -40,6 +41,12 @@ pub struct JobProgress {
     pub shard: ShardRow,
     /// Tasks that are touched and not final.
     pub open: u64,
+    /// Agreed outputs that can't be fetched now, because whoever has them is away.
+    pub outputs_away: u64,
+    /// Agreed outputs that were lost with those who had them, since this coordinator was started: computed again.
+    pub outputs_lost: u64,
+    /// What its workers say that they fetched of its blobs, since this coordinator was started.
+    pub fetched: Fetched,
 }
 
 impl JobProgress {
@@ -142,6 +149,13 @@ pub struct WorkerView {
     pub in_flight_max: usize,
     /// When it was heard of last.
     pub last_seen: Timestamp,
+    /// What the coordinator's owner said of it.
+    pub admission: Admission,
+    /// Whether it passed enough checks, or is approved, to be the one in a quorum that is no newcomer. This and what it passed
+    /// tell which of its tasks were checked: for the coordinator's owner alone.
+    pub established: bool,
+    /// What its votes have shown.
+    pub record: Record,
 }
 
 impl Coordinator {
@@ -154,12 +168,12 @@ impl Coordinator {
     pub fn jobs(&self, before: Option<JobId>, limit: usize) -> Vec<JobProgress> {
         let jobs = self.jobs.iter().rev();
         let older = jobs.filter(|(id, _)| before.is_none_or(|before| **id < before));
-        older.take(limit).map(|(_, job)| progress(job)).collect()
+        older.take(limit).map(|(_, job)| self.progress(job)).collect()
     }
 
     /// One job.
     pub fn job(&self, id: JobId) -> Result<JobProgress, Refusal> {
-        self.jobs.get(&id).map(progress).ok_or(Refusal::UnknownJob(id))
+        self.jobs.get(&id).map(|job| self.progress(job)).ok_or(Refusal::UnknownJob(id))
     }
 
     /// Whether a peer was ever here, as a worker or as a submitter.
@@ -182,6 +196,9 @@ impl Coordinator {
                 in_flight: worker.in_flight,
                 in_flight_max: worker.quota.get(),
                 last_seen: worker.last_seen,
+                admission: self.trust.admission(*no),
+                established: self.trust.is_established(*no),
+                record: self.trust.record(*no),
             })
         })
     }
@@ -222,8 +239,12 @@ impl Coordinator {
         let collecting = job.open.values().filter(|task| task.collecting).count();
         let waits = job.standing.paused || job.has_work();
         if !waits && job.shard.cursor == job.total() {
+            let away = match self.outputs_away(id) {
+                0 => String::new(),
+                away => format!(" ({away} from workers that are away)"),
+            };
             let what = format!(
-                "{} attempt(s) under way and {collecting} output(s) to be fetched; every task is begun",
+                "{} attempt(s) under way and {collecting} output(s) to be fetched{away}; every task is begun",
                 job.open_attempts
             );
             return Ok(view(what, vec![]));
@@ -241,7 +262,7 @@ impl Coordinator {
             _ => TaskState::Running,
         };
         let (waits_for, passed_over) = if task.collecting {
-            ("its output to be fetched from the workers that agreed on it".into(), vec![])
+            (self.waits_for_output(TaskId { job: job.id, index }), vec![])
         } else {
             let more = match self.trust.judge(job, index, task) {
                 Verdict::Wait { more } => more,
@@ -259,11 +280,39 @@ impl Coordinator {
             if live > 0 {
                 (format!("{needed}; {live} attempt(s) under way"), vec![])
             } else {
-                let (worker, passed_over) = self.waits_for_worker(job, Some(&task.exclusion(false)));
+                let (worker, passed_over) =
+                    self.waits_for_worker(job, Some(&self.trust.exclusion(job, index, task, false)));
                 (format!("{needed}: {worker}"), passed_over)
             }
         };
         TaskView { state, waits_for, attempts, passed_over }
+    }
+
+    fn progress(&self, job: &Job) -> JobProgress {
+        JobProgress {
+            job: job.id,
+            submission: job.submission.clone(),
+            state: job.state,
+            submitted: job.submitted,
+            ended: job.ended,
+            standing: job.standing,
+            shard: job.shard(),
+            open: job.open.len() as u64,
+            outputs_away: self.outputs_away(job.id),
+            outputs_lost: job.outputs_lost,
+            fetched: job.fetched.sum(),
+        }
+    }
+
+    fn waits_for_output(&self, id: TaskId) -> String {
+        match self.uncollected.get(&id) {
+            None => "its output to be fetched from the workers that agreed on it".into(),
+            Some(wait) => format!(
+                "its output: no worker that has it could be reached ({} time(s)); it is computed again after {} min of that",
+                wait.tries,
+                self.config.output_wait.as_secs().div_ceil(60)
+            ),
+        }
     }
 
     /// Why no worker has taken a task that excludes some, or an untouched one.
@@ -272,6 +321,8 @@ impl Coordinator {
         let could = census.free + census.busy;
         let memory = job.submission.spec.limits.memory;
         let had = census.count(PassedOver::HadAttempt);
+        let near = census.count(PassedOver::SameNetwork) + census.count(PassedOver::SameOwner);
+        let newcomers = census.count(PassedOver::Newcomer);
         let waits_for = if job.standing.paused {
             "its job to be resumed: it is paused".into()
         } else if exclusion.is_none() && job.shard.cursor < job.total() && job.untouched() == 0 {
@@ -282,6 +333,15 @@ impl Coordinator {
             format!("a free slot: {could} worker(s) could take it")
         } else if had > 0 && had == census.connected {
             format!("another peer: each of the {had} connected worker(s) had an attempt already")
+        } else if near > 0 && near + had == census.connected {
+            format!(
+                "a worker of another owner and network: {near} connected worker(s) share theirs with one that has an \
+                 attempt (coordinator start --apart)"
+            )
+        } else if newcomers > 0 {
+            format!(
+                "a worker that passed checks before, or is approved: {newcomers} connected worker(s) are new"
+            )
         } else if census.count(PassedOver::TooLittleMemory) > 0 {
             format!("a worker with {memory} of memory per slot")
         } else if census.count(PassedOver::NotTargeted) > 0 {
@@ -312,18 +372,5 @@ impl Coordinator {
         };
         let peer = self.peer_id(attempt.peer);
         AttemptView { number: attempt.number, peer, state, digest, fuel, detail }
-    }
-}
-
-fn progress(job: &super::job::Job) -> JobProgress {
-    JobProgress {
-        job: job.id,
-        submission: job.submission.clone(),
-        state: job.state,
-        submitted: job.submitted,
-        ended: job.ended,
-        standing: job.standing,
-        shard: job.shard(),
-        open: job.open.len() as u64,
     }
 }

@@ -4,7 +4,7 @@
 
 use std::{collections::BTreeMap, fmt};
 
-use super::{Coordinator, Worker, again::Exclusion, job::Job, shares::SLOT};
+use super::{Coordinator, JobRefusal, Worker, again::Exclusion, job::Job, shares::SLOT};
 use crate::{
     ids::{PeerId, PeerNo},
     limits,
@@ -22,10 +22,18 @@ pub enum PassedOver {
     NotTargeted,
     /// It does not trust the job's submitter.
     Distrusts,
+    /// What it may use of its disk has no room for the job's data.
+    NoRoom,
     /// A slot of it has less memory than the job's tasks need.
     TooLittleMemory,
     /// It had an attempt of this task, or has one.
     HadAttempt,
+    /// Another worker of its public network has an attempt of this task.
+    SameNetwork,
+    /// Another worker of its owner has one.
+    SameOwner,
+    /// The task needs one at least that is no newcomer.
+    Newcomer,
     /// It holds as many attempts as the outcomes of earlier ones allow.
     InFlightLimit,
     /// It holds enough work.
@@ -40,8 +48,12 @@ impl PassedOver {
             Self::NoSlots => "no-slots",
             Self::NotTargeted => "not-targeted",
             Self::Distrusts => "distrusts",
+            Self::NoRoom => "no-room",
             Self::TooLittleMemory => "too-little-memory",
             Self::HadAttempt => "had-attempt",
+            Self::SameNetwork => "same-network",
+            Self::SameOwner => "same-owner",
+            Self::Newcomer => "newcomer",
             Self::InFlightLimit => "in-flight-limit",
             Self::Full => "full",
         }
@@ -60,8 +72,12 @@ impl fmt::Display for PassedOver {
             Self::NoSlots => "it offers no slot (paused or leaving)",
             Self::NotTargeted => "the job is meant for other peers",
             Self::Distrusts => "its owner does not trust the submitter (worker start --trust)",
+            Self::NoRoom => "its disk quota has no room for the data of the job (worker start --disk)",
             Self::TooLittleMemory => "its slots have too little memory",
             Self::HadAttempt => "it has or had an attempt of this task",
+            Self::SameNetwork => "another worker of its network (/24 or /48) has an attempt of this task",
+            Self::SameOwner => "another worker of its owner has an attempt of this task",
+            Self::Newcomer => "the task needs a worker that passed checks before",
             Self::InFlightLimit => "it holds as many attempts as its earlier results allow",
             Self::Full => "it holds enough work",
         })
@@ -114,8 +130,10 @@ impl Coordinator {
         if !spec.on.is_empty() && !self.peer_id(no).is_some_and(|peer| spec.is_meant_for(peer)) {
             return Err(PassedOver::NotTargeted);
         }
-        if worker.refused.contains(&job.id) {
-            return Err(PassedOver::Distrusts);
+        match worker.refused.get(&job.id) {
+            Some(JobRefusal::Distrusts) => return Err(PassedOver::Distrusts),
+            Some(JobRefusal::NoRoom) => return Err(PassedOver::NoRoom),
+            None => {}
         }
         if spec.limits.memory > worker.memory_per_slot() {
             return Err(PassedOver::TooLittleMemory);
@@ -160,7 +178,9 @@ impl Coordinator {
             census.connected += usize::from(worker.session.is_some());
             let reason = match self.room(job, *no, worker) {
                 Err(reason) if !reason.is_busy() => reason,
-                _ if exclusion.is_some_and(|exclusion| exclusion.excludes(*no)) => PassedOver::HadAttempt,
+                _ if let Some(reason) = exclusion.and_then(|e| e.reason(&self.trust.candidate(*no))) => {
+                    reason
+                }
                 Ok(_) => {
                     census.free += 1;
                     continue;

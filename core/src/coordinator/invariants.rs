@@ -7,7 +7,6 @@ use crate::{
     ids::{JobId, LeaseId, PeerNo},
     job::JobState,
     limits,
-    trust::Policy,
     validation::Verdict,
 };
 
@@ -69,14 +68,16 @@ impl Coordinator {
                     // Words may be worth less by now than when they were weighed.
                     _ if task.collecting => {}
                     // Or more, while another vote is on its way.
-                    Verdict::Agreed(_) => assert!(
-                        matches!(job.policy(), Policy::ErrorRate { .. }) && coming > 0,
-                        "task {id}/{index}: agreed but open"
-                    ),
+                    Verdict::Agreed(_) => assert!(coming > 0, "task {id}/{index}: agreed but open"),
                     Verdict::Wait { more } => {
                         assert!(coming > 0 && more > 0, "task {id}/{index}: nothing will ever finish it");
                     }
                 }
+            }
+            let waiting = self.uncollected.keys().filter(|task| task.job == *id);
+            for task in waiting {
+                let collected = job.open.get(&task.index).is_some_and(|task| task.collecting);
+                assert!(collected, "task {task}: nobody collects what is waited for");
             }
             let rechecked = job.open.values().filter(|task| task.checks.is_some()).count() as u64;
             assert_eq!(rechecked, job.rechecked, "job {id}: results that are checked at the end");

@@ -9,8 +9,10 @@ use super::{
     again::Again,
     effects::{JobRow, LeaseItem, ShardRow, Standing},
     open::OpenTasks,
+    placing::Candidate,
     stragglers::Times,
     task::{Attempt, AttemptState, Task},
+    traffic::Traffic,
     trust::Trust,
     unchecked::Word,
 };
@@ -53,6 +55,10 @@ pub(super) struct Job {
     pub(super) unchecked: BTreeMap<PeerNo, BTreeMap<u64, Word>>,
     /// Those of them that are open again, to be checked.
     pub(super) rechecked: u64,
+    /// Agreed outputs that were lost with those who had them.
+    pub(super) outputs_lost: u64,
+    /// What workers say that they fetched of it.
+    pub(super) fetched: Traffic,
 }
 
 impl Job {
@@ -77,6 +83,8 @@ impl Job {
             passed_over: 0,
             unchecked: BTreeMap::new(),
             rechecked: 0,
+            outputs_lost: 0,
+            fetched: Traffic::default(),
         }
     }
 
@@ -137,7 +145,7 @@ impl Job {
     }
 
     /// Whether there may be something for `peer`.
-    pub(super) fn has_work_for(&self, peer: PeerNo) -> bool {
+    pub(super) fn has_work_for(&self, peer: &Candidate) -> bool {
         self.untouched() > 0 || self.again.has_entry_for(peer)
     }
 
@@ -159,13 +167,15 @@ impl Job {
         count: usize,
         trust: &Trust,
     ) -> Vec<LeaseItem> {
+        let candidate = trust.candidate(peer);
+        let had_untouched = self.shard.cursor < self.total();
         let mut items = Vec::new();
         while items.len() < count {
             let open = &self.open;
             let valid = |entry: super::again::Entry| {
                 open.get(&entry.index).is_some_and(|task| task.queued == Some(entry.ticket))
             };
-            let index = match self.again.pop(peer, valid) {
+            let index = match self.again.pop(&candidate, valid) {
                 Some(index) => index,
                 None if self.untouched() > 0 => {
                     let index = self.shard.cursor;
@@ -179,7 +189,20 @@ impl Job {
             items.push(item);
             self.requeue(index, false, trust);
         }
+        if had_untouched && self.shard.cursor == self.total() {
+            self.hurry(trust);
+        }
         items
+    }
+
+    /// Nothing is left but what is begun: whoever has to look at a task need not wait for those who are at it.
+    fn hurry(&mut self, trust: &Trust) {
+        if matches!(self.policy(), Policy::ErrorRate { .. }) {
+            let waiting: Vec<u64> = self.open.keys().collect();
+            for index in waiting {
+                self.requeue(index, false, trust);
+            }
+        }
     }
 
     fn begin_attempt(
@@ -228,8 +251,9 @@ impl Job {
         if task.queued.is_some() || task.collecting || !trust.wants_more(self, index, task) {
             return false;
         }
+        let exclusion = trust.exclusion(self, index, task, relaxed);
         let Some(task) = self.open.get_mut(&index) else { return false };
-        task.queued = Some(self.again.push(task.exclusion(relaxed), index));
+        task.queued = Some(self.again.push(exclusion, index));
         self.sweep();
         true
     }

@@ -116,6 +116,7 @@ impl Coordinator {
         let job = self.jobs.get_mut(&task.job)?;
         let stood_still = job.untouched() == 0;
         let gone = job.open.remove(&task.index)?;
+        self.uncollected.remove(&task);
         job.rechecked -= u64::from(gone.checks.is_some());
         job.held_bytes -= gone.held_bytes();
         if stood_still && job.untouched() > 0 {

@@ -15,6 +15,7 @@
 //! [`Coordinator::check_invariants`] checks what can be checked from within; tests and the simulator call
 //! it after each event.
 
+mod admission;
 mod again;
 mod clock;
 mod dispatch;
@@ -26,6 +27,8 @@ mod invariants;
 mod job;
 mod lifecycle;
 mod open;
+mod outputs;
+mod placing;
 mod quota;
 mod rebalance;
 mod receipts;
@@ -38,6 +41,7 @@ mod tables;
 mod task;
 #[cfg(test)]
 mod tests;
+mod traffic;
 mod trust;
 mod unchecked;
 
@@ -50,16 +54,18 @@ use std::{
 pub use effects::*;
 pub use explain::{AttemptView, JobProgress, JobView, TaskState, TaskView, WorkerView};
 pub use fit::{PassedOver, PassedOverGroup};
-pub use receipts::Examined;
+pub use receipts::{Examined, JobRefusal};
 pub use reports::{Report, ReportOutcome, ReportOutput};
 pub use restore::{JobSnapshot, Snapshot};
 pub use tables::{Tables, attempts_of, tasks_of};
+pub use traffic::Fetched;
 
 use self::{hungry::Hungry, job::Job, quota::Quota, shares::Shares, task::AttemptState, trust::Trust};
 use crate::{
     ids::{AttemptId, JobId, LeaseId, PeerId, PeerNo, SessionId, TaskId},
     job::JobState,
     limits,
+    placement::{Admission, Admit, Apart},
     quantities::{Bytes, Timestamp},
     trust::AuditKey,
 };
@@ -71,8 +77,14 @@ pub struct Config {
     pub reconnect_grace: Duration,
     /// Work that a worker is kept supplied with.
     pub prefill: Duration,
+    /// How long an agreed output is waited for while nobody who has it can be reached.
+    pub output_wait: Duration,
     /// What decides which tasks are checked. No worker may know it, and a restart must not change it.
     pub audit_key: AuditKey,
+    /// Who may work.
+    pub admit: Admit,
+    /// What attempts of one task must not share.
+    pub apart: Apart,
 }
 
 impl Default for Config {
@@ -80,7 +92,10 @@ impl Default for Config {
         Self {
             reconnect_grace: limits::RECONNECT_GRACE,
             prefill: limits::PREFILL,
+            output_wait: limits::OUTPUT_WAIT_MAX,
             audit_key: AuditKey::new([0; 32]),
+            admit: Admit::default(),
+            apart: Apart::default(),
         }
     }
 }
@@ -127,6 +142,20 @@ pub enum Refusal {
     /// The job has ended. Not worth a retry.
     #[error("job {0} is {1}: nothing of it can be changed any more")]
     JobEnded(JobId, JobState),
+    /// The coordinator's owner does not want this worker. Not worth a retry.
+    #[error("this worker is {}: the coordinator's owner does not want its work", .0.name())]
+    NotAdmitted(Admission),
+    /// The coordinator takes invited workers only. Worth a retry with an invite.
+    #[error(
+        "this coordinator takes invited workers only: ask its owner for a ticket (talka coordinator ticket --invite)"
+    )]
+    NotInvited,
+    /// The coordinator takes approved workers only. Worth a retry when this one is.
+    #[error("this coordinator takes approved workers only: ask its owner for: talka peer approve {0}")]
+    NotApproved(PeerId),
+    /// Too many invites are open. Try again when some are used up or over.
+    #[error("{0} invites are open, which is the limit; wait until some are used up")]
+    TooManyInvites(usize),
 }
 
 #[derive(Debug, Default)]
@@ -151,7 +180,7 @@ struct Worker {
     /// Jobs that this session was told about.
     told: BTreeSet<JobId>,
     /// Those among them that it does not run.
-    refused: BTreeSet<JobId>,
+    refused: BTreeMap<JobId, JobRefusal>,
     /// Moving mean of the time of one attempt, by job, in microseconds.
     mean_micros: BTreeMap<JobId, f64>,
     last_seen: Timestamp,
@@ -198,13 +227,15 @@ pub struct Coordinator {
     trust: Trust,
     /// Tasks whose votes are to be judged anew, because one of them was taken back.
     reconsidered: Vec<TaskId>,
+    /// Agreed outputs that nobody delivered so far.
+    uncollected: BTreeMap<TaskId, outputs::Uncollected>,
 }
 
 impl Coordinator {
     /// A coordinator that owns nothing yet.
     pub fn new(config: Config) -> Self {
         Self {
-            trust: Trust::new(config.audit_key),
+            trust: Trust::new(config.audit_key, config.apart),
             config,
             numbers: HashMap::new(),
             names: Vec::new(),
@@ -223,6 +254,7 @@ impl Coordinator {
             judged: None,
             arrived: BTreeSet::new(),
             reconsidered: Vec::new(),
+            uncollected: BTreeMap::new(),
         }
     }
 
@@ -258,7 +290,9 @@ impl Coordinator {
         worker.recalled.clear();
         worker.begun.clear();
         worker.last_seen = now;
+        self.note_presence(no);
         let unknown = self.reconcile(now, no, holding, fx);
+        self.on_keeper_back(now, no, |attempt| holding.contains(&attempt), fx);
         fx.messages.push((session, ToWorker::Welcome { unknown }));
         self.pump(now, no, fx);
         self.feed(now, fx);
@@ -308,6 +342,7 @@ impl Coordinator {
             worker.last_seen = now;
             self.away.insert((now + self.config.reconnect_grace, no));
         }
+        self.note_presence(no);
     }
 
     /// A worker takes nothing more, because it stops or its owner wants a pause: it gives back what it has not
@@ -323,6 +358,7 @@ impl Coordinator {
         if let Some(worker) = self.workers.get_mut(&no) {
             worker.capacity.slots = 0;
         }
+        self.note_presence(no);
         self.hungry.remove(no);
         self.shares.set_now(now);
         // What of it is not wanted any more the worker has been told, or is being told.
@@ -337,6 +373,7 @@ impl Coordinator {
             worker.capacity = capacity;
             worker.last_seen = now;
         }
+        self.note_presence(no);
         self.shares.set_now(now);
         self.pump(now, no, fx);
     }

@@ -19,6 +19,11 @@ impl Default for Quota {
 }
 
 impl Quota {
+    /// What a stranger begins with.
+    pub(super) fn of_newcomer() -> Self {
+        Self(limits::NEWCOMER_IN_FLIGHT)
+    }
+
     /// As it was when it was written down.
     pub(super) fn restored(quota: u32) -> Self {
         Self((quota as usize).clamp(1, limits::WORKER_IN_FLIGHT_MAX))
@@ -57,7 +62,8 @@ impl Coordinator {
         }
         // Others could give a result.
         for attempt in &task.attempts {
-            if matches!(attempt.state, AttemptState::NoResult(reason) if reason != NoResult::Stopped) {
+            if matches!(attempt.state, AttemptState::NoResult(reason) if !matches!(reason, NoResult::Stopped | NoResult::Disk))
+            {
                 self.note_bad(attempt.peer, fx);
             }
         }

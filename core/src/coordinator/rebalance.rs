@@ -115,7 +115,9 @@ impl Coordinator {
                 let open = |known: &Attempt| {
                     known.number == attempt.number && matches!(known.state, AttemptState::Leased)
                 };
-                task.attempts.iter().any(open) && task.attempts.iter().all(may_have) && !task.collecting
+                let may_have =
+                    task.attempts.iter().all(may_have) && self.trust.may_join(task, attempt.number, idle);
+                task.attempts.iter().any(open) && may_have && !task.collecting
             })
         };
         let attempt = |item: &LeaseItem| AttemptId {

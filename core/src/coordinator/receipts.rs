@@ -54,6 +54,15 @@ impl From<Report> for Examined {
     }
 }
 
+/// Why a worker does not run a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum JobRefusal {
+    /// Its owner does not trust who submitted it.
+    Distrusts,
+    /// Its data does not fit into what the owner lets it use of the disk.
+    NoRoom,
+}
+
 impl Coordinator {
     /// What a worker signed about reports that are about to be taken, to be kept with them. The signature was
     /// checked. To be called before [`Coordinator::on_reports`].
@@ -82,17 +91,26 @@ impl Coordinator {
         }
     }
 
-    /// A worker does not run these jobs, because it does not trust who submitted them: what it holds of them goes to
-    /// others at once, and it is given nothing more of them in this session.
-    pub fn on_refused(&mut self, now: Timestamp, session: SessionId, jobs: &[JobId], fx: &mut Effects) {
+    /// A worker does not run these jobs: what it holds of them goes to others at once, and it is given nothing more of
+    /// them in this session.
+    pub fn on_refused(
+        &mut self,
+        now: Timestamp,
+        session: SessionId,
+        jobs: &[JobId],
+        why: JobRefusal,
+        fx: &mut Effects,
+    ) {
         let Some(peer) = self.sessions.get(&session).copied() else { return };
         self.shares.set_now(now);
         for id in jobs {
             let Some(worker) = self.workers.get_mut(&peer) else { return };
             // A worker can refuse what it was told of, and no more.
-            if !worker.told.contains(id) || !worker.refused.insert(*id) {
+            if !worker.told.contains(id) || worker.refused.insert(*id, why).is_some() {
                 continue;
             }
+            self.note_presence(peer);
+            let Some(worker) = self.workers.get(&peer) else { return };
             let leases = worker.leases.iter().filter_map(|lease| Some(self.leases.get(lease)?.row.clone()));
             for row in leases.filter(|row| row.job == *id).collect::<Vec<_>>() {
                 for item in &row.items {

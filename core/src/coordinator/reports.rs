@@ -100,7 +100,12 @@ impl ReportOutcome {
     /// What remains of it within the limits of a task: no sandbox reports more, so whoever does is out of order,
     /// and says nothing about the program.
     fn within(self, limits: &TaskLimits) -> Self {
-        let Self::Execution { fuel, output, .. } = &self else { return self };
+        let (fuel, output) = match &self {
+            Self::Execution { fuel, output, .. } => (fuel, output),
+            // Whether an output can be had is not for a worker to say.
+            Self::NoResult(NoResult::OutputLost) => return Self::NoResult(NoResult::Internal),
+            Self::NoResult(_) => return self,
+        };
         let bytes = match output {
             ReportOutput::Inline(output) => output.len(),
             ReportOutput::Remote { .. } => 0,
@@ -221,7 +226,10 @@ impl Coordinator {
         let Some(job) = self.jobs.get_mut(&id.job).filter(|job| job.state == JobState::Running) else {
             return;
         };
-        let Some(task) = job.open.get(&id.index).filter(|task| !task.collecting) else { return };
+        let Some(task) = job.open.get(&id.index) else { return };
+        if task.collecting {
+            return self.hasten_output(now, id);
+        }
         fx.changed.insert(id.job);
         let verdict = self.trust.judge(job, id.index, task);
         let Some(task) = job.open.get_mut(&id.index) else { return };
@@ -229,17 +237,16 @@ impl Coordinator {
             if let Some(output) = task.inline_output(agreed.outcome) {
                 self.accept(now, id, agreed, FinalOutput::Inline(output), fx);
             } else {
-                task.collecting = true;
-                task.queued = None;
-                let fetch = fetch_of(&self.names, id, task, agreed);
-                fx.fetches.extend(fetch);
+                self.collect(id, agreed, fx);
             }
             return;
         }
-        let no_results = task.no_results().count();
+        let lost = task.no_results().filter(|reason| *reason == NoResult::OutputLost).count();
+        let no_results = task.no_results().count() - lost;
         let last = task.no_results().last();
         let reported = task.reported().count();
-        if let Some(reason) = last.filter(|_| no_results >= limits::NO_RESULTS_MAX as usize) {
+        let hopeless = no_results >= limits::NO_RESULTS_MAX as usize || lost >= limits::OUTPUTS_LOST_MAX;
+        if let Some(reason) = last.filter(|_| hopeless) {
             self.finalize(now, id, Ending::without_result(TaskVerdict::NoResult(reason)), fx);
         } else if reported >= job.votes_max() {
             // Nobody is known to be wrong, and nobody gets anything.
@@ -252,50 +259,14 @@ impl Coordinator {
         }
     }
 
-    /// An agreed output was fetched and digests to what was agreed. `bad` attempts offered something else
-    /// or nothing before.
-    pub fn on_output_fetched(
+    pub(super) fn accept(
         &mut self,
         now: Timestamp,
         id: TaskId,
         agreed: Agreed,
-        blob: BlobRef,
-        bad: &[u32],
+        output: FinalOutput,
         fx: &mut Effects,
     ) {
-        self.shares.set_now(now);
-        self.discredit(id, bad, fx);
-        self.accept(now, id, agreed, FinalOutput::Blob(blob), fx);
-        self.feed(now, fx);
-    }
-
-    /// No member of the quorum could deliver the output that it reported; all of `bad` are void.
-    pub fn on_output_lost(&mut self, now: Timestamp, id: TaskId, bad: &[u32], fx: &mut Effects) {
-        self.shares.set_now(now);
-        self.discredit(id, bad, fx);
-        if let Some(task) = self.jobs.get_mut(&id.job).and_then(|job| job.open.get_mut(&id.index)) {
-            task.collecting = false;
-        }
-        self.evaluate(now, id, fx);
-        self.feed(now, fx);
-    }
-
-    fn discredit(&mut self, id: TaskId, bad: &[u32], fx: &mut Effects) {
-        for number in bad {
-            let attempt = AttemptId { task: id, number: *number };
-            let peer = self.jobs.get_mut(&id.job).and_then(|job| {
-                let attempt = job.open.get_mut(&id.index)?.attempt_mut(*number)?;
-                matches!(attempt.state, AttemptState::Reported(_)).then_some(attempt.peer)
-            });
-            if let Some(peer) = peer {
-                let report = PendingReport::NoResult(NoResult::Fetch);
-                fx.batch.pending.insert(attempt, PendingRow { peer, report });
-                self.set_state(attempt, AttemptState::NoResult(NoResult::Fetch), fx);
-            }
-        }
-    }
-
-    fn accept(&mut self, now: Timestamp, id: TaskId, agreed: Agreed, output: FinalOutput, fx: &mut Effects) {
         let task = self.jobs.get(&id.job).and_then(|job| job.open.get(&id.index));
         let Some(task) = task else { return };
         let Some((_, reported)) = members(task, agreed).next() else { return };
@@ -320,7 +291,7 @@ impl Coordinator {
         // A row that this batch replaces may be on disk, too: that of an output that was not delivered.
         let had_pending = reports.clone().any(|attempt| {
             let id = AttemptId { task: id, number: attempt.number };
-            let replaced = matches!(attempt.state, AttemptState::NoResult(NoResult::Fetch));
+            let replaced = matches!(attempt.state, AttemptState::NoResult(NoResult::OutputLost));
             replaced || (self.judged != Some(id) && !fx.batch.pending.contains_key(&id))
         });
         // What decided is in the final row, even if that is checked at once.
@@ -376,7 +347,7 @@ impl Task {
 }
 
 /// Attempts that voted for what was agreed on.
-fn members(task: &Task, agreed: Agreed) -> impl Iterator<Item = (&Attempt, &Reported)> {
+pub(super) fn members(task: &Task, agreed: Agreed) -> impl Iterator<Item = (&Attempt, &Reported)> {
     task.reported().filter(move |(_, reported)| agreed.includes(reported.vote()))
 }
 

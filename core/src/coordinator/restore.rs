@@ -68,6 +68,9 @@ impl Coordinator {
         for (peer, row) in snapshot.records {
             this.trust.restore(peer, row);
         }
+        for (invite, row) in snapshot.invites {
+            this.trust.set_invite(invite, row);
+        }
         for job in snapshot.jobs {
             this.restore_job(now, job, fx);
         }

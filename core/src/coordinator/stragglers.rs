@@ -160,14 +160,15 @@ impl Coordinator {
         let job = self.jobs.get(&id)?;
         #[expect(clippy::cast_precision_loss, reason = "compared with a moving mean")]
         let usual = job.times.usual()? as f64;
-        let exclusion = job.open.get(&index)?.exclusion(false);
+        let exclusion = self.trust.exclusion(job, index, job.open.get(&index)?, false);
         let candidates =
             self.hungry.with(job.submission.spec.limits.memory).take(limits::STRAGGLER_HELPERS_MAX);
         candidates.into_iter().find(|no| {
             self.workers.get(no).is_some_and(|worker| {
                 let idle = worker.live() < worker.capacity.slots as usize;
                 let fast = worker.mean_micros.get(&id).is_some_and(|mean| *mean <= usual);
-                let may = self.room(job, *no, worker).is_ok() && !exclusion.excludes(*no);
+                let may =
+                    self.room(job, *no, worker).is_ok() && !exclusion.excludes(&self.trust.candidate(*no));
                 idle && fast && worker.quota.is_good() && may
             })
         })

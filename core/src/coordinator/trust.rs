@@ -6,15 +6,17 @@ use std::{
 };
 
 use super::{
-    effects::RecordRow,
+    effects::{InviteRow, RecordRow},
     job::Job,
+    placing::Present,
     quota::Quota,
     task::{Attempt, AttemptState, Reported, Task},
 };
 use crate::{
     ids::{JobId, OutcomeDigest, PeerNo, TaskId},
     mutants::{Mutant, is_active},
-    placement::Admission,
+    placement::{Admission, Apart, InviteId, OwnerKey, Site},
+    quantities::Timestamp,
     trust::{AuditKey, Camp, Judgement, Lesson, Policy, Record, Scene},
     validation::{self, Agreed, Verdict},
 };
@@ -23,18 +25,29 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Trust {
     key: AuditKey,
+    pub(super) apart: Apart,
     /// By the numbers of peers.
     known: Vec<Known>,
     /// Jobs with results that rest on a worker's word alone.
     unchecked: BTreeMap<PeerNo, BTreeSet<JobId>>,
+    /// Established workers that are connected and offer slots.
+    pub(super) present: BTreeMap<PeerNo, Present>,
+    /// Workers that are connected.
+    pub(super) connected: usize,
+    invites: BTreeMap<InviteId, InviteRow>,
 }
 
 /// What is remembered of a peer, connected or not.
 #[derive(Debug, Default, Clone, Copy)]
-struct Known {
-    record: Record,
-    quota: Quota,
-    admission: Admission,
+pub(super) struct Known {
+    pub(super) record: Record,
+    pub(super) quota: Quota,
+    pub(super) admission: Admission,
+    /// Where it came from last.
+    pub(super) site: Option<Site>,
+    pub(super) owner: Option<OwnerKey>,
+    /// Whether it was here before, or something of it is on record.
+    pub(super) seen: bool,
 }
 
 /// An answer and those who gave it.
@@ -44,11 +57,19 @@ struct Side {
 }
 
 impl Trust {
-    pub(super) fn new(key: AuditKey) -> Self {
-        Self { key, known: vec![], unchecked: BTreeMap::new() }
+    pub(super) fn new(key: AuditKey, apart: Apart) -> Self {
+        Self {
+            key,
+            apart,
+            known: vec![],
+            unchecked: BTreeMap::new(),
+            present: BTreeMap::new(),
+            connected: 0,
+            invites: BTreeMap::new(),
+        }
     }
 
-    fn known_mut(&mut self, peer: PeerNo) -> &mut Known {
+    pub(super) fn known_mut(&mut self, peer: PeerNo) -> &mut Known {
         let place = peer.get() as usize;
         if self.known.len() <= place {
             self.known.resize(place + 1, Known::default());
@@ -56,18 +77,19 @@ impl Trust {
         &mut self.known[place]
     }
 
-    fn known(&self, peer: PeerNo) -> Known {
+    pub(super) fn known(&self, peer: PeerNo) -> Known {
         self.known.get(peer.get() as usize).copied().unwrap_or_default()
     }
 
     pub(super) fn restore(&mut self, peer: PeerNo, row: RecordRow) {
-        let RecordRow { record, quota, admission } = row;
-        *self.known_mut(peer) = Known { record, quota: Quota::restored(quota), admission };
+        let RecordRow { record, quota, admission, site, owner } = row;
+        let quota = Quota::restored(quota);
+        *self.known_mut(peer) = Known { record, quota, admission, site, owner, seen: true };
     }
 
     pub(super) fn row(&self, peer: PeerNo) -> RecordRow {
-        let Known { record, quota, admission } = self.known(peer);
-        RecordRow { record, admission, quota: u32::try_from(quota.get()).unwrap_or(u32::MAX) }
+        let Known { record, quota, admission, site, owner, .. } = self.known(peer);
+        RecordRow { record, admission, quota: u32::try_from(quota.get()).unwrap_or(u32::MAX), site, owner }
     }
 
     pub(super) fn record(&self, peer: PeerNo) -> Record {
@@ -84,6 +106,49 @@ impl Trust {
 
     pub(super) fn set_quota(&mut self, peer: PeerNo, quota: Quota) {
         self.known_mut(peer).quota = quota;
+    }
+
+    pub(super) fn admission(&self, peer: PeerNo) -> Admission {
+        self.known(peer).admission
+    }
+
+    /// What the coordinator's owner says of a peer; a ban leaves nothing of its record.
+    pub(super) fn set_admission(&mut self, peer: PeerNo, admission: Admission) {
+        let known = self.known_mut(peer);
+        known.admission = admission;
+        known.seen = true;
+        if admission == Admission::Banned {
+            known.record.learn(Lesson::Caught);
+        }
+        if admission.is_vouched_for() {
+            known.quota = known.quota.max(Quota::default());
+        }
+    }
+
+    pub(super) fn set_invite(&mut self, invite: InviteId, row: InviteRow) {
+        if row.uses == 0 {
+            self.invites.remove(&invite);
+        } else {
+            self.invites.insert(invite, row);
+        }
+    }
+
+    /// The invites that may still be used, and those whose time is over.
+    pub(super) fn invites(&self) -> &BTreeMap<InviteId, InviteRow> {
+        &self.invites
+    }
+
+    /// What was said of peers, of those of whom anything was.
+    pub(super) fn said(&self) -> impl Iterator<Item = (PeerNo, Admission)> {
+        let numbered = (0..).map(PeerNo::new).zip(&self.known);
+        let said = numbered.map(|(no, known)| (no, known.admission));
+        said.filter(|(_, admission)| !matches!(admission, Admission::Open | Admission::Invited))
+    }
+
+    /// What is left of an invite that is used now; `None` when it may not be.
+    pub(super) fn use_invite(&self, now: Timestamp, invite: InviteId) -> Option<InviteRow> {
+        let row = self.invites.get(&invite).filter(|row| row.expires > now)?;
+        Some(InviteRow { uses: row.uses - 1, ..*row })
     }
 
     /// A result of a job rests on a worker's word alone.
@@ -131,35 +196,62 @@ impl Trust {
 
     /// What the votes on a task amount to.
     pub(super) fn judge(&self, job: &Job, index: u64, task: &Task) -> Verdict {
-        match job.policy() {
-            Policy::Quorum(quorum) => validation::judge(votes_needed(quorum), task.votes()),
-            policy => self.weigh(policy, job, index, task, false),
+        let policy = job.policy();
+        let Policy::Quorum(quorum) = policy else { return self.weigh(policy, job, index, task, None).0 };
+        let votes = self.votes(task).map(|(_, reported)| reported.vote());
+        match validation::judge(votes_needed(quorum), votes) {
+            Verdict::Agreed(agreed) if self.is_contested(job, task, agreed) => Verdict::Wait { more: 1 },
+            verdict => verdict,
         }
     }
 
     /// Whether more attempts are needed than are under way, if all of those agree with what leads.
     pub(super) fn wants_more(&self, job: &Job, index: u64, task: &Task) -> bool {
         match job.policy() {
-            Policy::Quorum(quorum) => match validation::judge(votes_needed(quorum), task.votes()) {
+            Policy::Quorum(_) => match self.judge(job, index, task) {
                 Verdict::Agreed(_) => false,
                 Verdict::Wait { more } => more as usize > task.live(),
             },
-            policy => matches!(self.weigh(policy, job, index, task, true), Verdict::Wait { .. }),
+            // Who is at it may say what changes everything, and while there is something else to do, that costs nobody
+            // any time. So those who must look are asked one by one, until the last tasks of the job are out.
+            Policy::ErrorRate { .. } if task.live() > 0 && job.shard.cursor < job.total() => false,
+            policy => matches!(self.weigh(policy, job, index, task, Some(0)).0, Verdict::Wait { .. }),
         }
     }
 
-    fn weigh(&self, policy: Policy, job: &Job, index: u64, task: &Task, with_live: bool) -> Verdict {
+    /// Whether with one more newcomer all that is missing would be somebody who is none.
+    pub(super) fn would_want_established(&self, policy: Policy, job: &Job, index: u64, task: &Task) -> bool {
+        self.weigh(policy, job, index, task, Some(1)).1
+    }
+
+    /// What the words of those who voted are worth, and whether only an established worker is missing. With `coming`,
+    /// as if those who are at it agreed with what leads, and so many newcomers more.
+    fn weigh(
+        &self,
+        policy: Policy,
+        job: &Job,
+        index: u64,
+        task: &Task,
+        coming: Option<usize>,
+    ) -> (Verdict, bool) {
         let mut sides = self.sides(policy, task);
-        if with_live {
+        if let Some(newcomers) = coming {
             let camps: Vec<Camp> = sides.iter().map(|side| side.camp).collect();
-            let lead = policy.lead(&camps);
-            for attempt in live(task) {
-                if lead.is_none() && sides.is_empty() {
+            let lead = policy.lead(&camps).unwrap_or(0);
+            let known =
+                live(task).map(|attempt| (self.record(attempt.peer), self.is_established(attempt.peer)));
+            for (record, is_established) in
+                known.chain(std::iter::repeat_n((Record::default(), false), newcomers))
+            {
+                if sides.is_empty() {
                     let answer = Agreed { outcome: OutcomeDigest::new([0; 32]), fuel: None };
                     sides.push(Side { answer, camp: Camp::default() });
                 }
-                if let Some(side) = sides.get_mut(lead.unwrap_or(0)) {
-                    side.camp.join(&policy, &self.record(attempt.peer), true);
+                if let Some(side) = sides.get_mut(lead) {
+                    side.camp.join(&policy, &record, true);
+                    if is_established {
+                        side.camp.vouch();
+                    }
                 }
             }
         }
@@ -170,18 +262,20 @@ impl Trust {
             None => first.and_then(|first| job.unchecked.get(&first.peer)).map_or(0, BTreeMap::len),
         };
         let draw = self.key.draw(job.task_id(index));
-        let scene = Scene { draw, unchecked, established_elsewhere: false };
         let camps: Vec<Camp> = sides.iter().map(|side| side.camp).collect();
+        let newcomers = camps.iter().any(|camp| !camp.is_established());
+        let established_elsewhere = newcomers && self.is_elsewhere_than(job, task);
+        let scene = Scene { draw, unchecked, established_elsewhere };
         match policy.judge(&camps, scene) {
-            Judgement::Accept { camp, .. } => Verdict::Agreed(sides[camp].answer),
-            Judgement::More { attempts, .. } => Verdict::Wait { more: attempts },
+            Judgement::Accept { camp, .. } => (Verdict::Agreed(sides[camp].answer), false),
+            Judgement::More { attempts, established } => (Verdict::Wait { more: attempts }, established),
         }
     }
 
     /// The answers to a task. Attempts that resumed agree with any fuel of the same outcome; where counts of that
     /// differ they are left out, as it is not for them to choose.
     fn sides(&self, policy: Policy, task: &Task) -> Vec<Side> {
-        let mut voters: Vec<(&Attempt, &Reported)> = task.reported().collect();
+        let mut voters: Vec<(&Attempt, &Reported)> = self.votes(task).collect();
         voters.sort_by_key(|(attempt, _)| attempt.ordinal);
         let mut sides = Vec::<Side>::new();
         for (attempt, reported) in &voters {
@@ -203,12 +297,15 @@ impl Trust {
                 sides.len() - 1
             });
             sides[place].camp.join(&policy, &self.record(attempt.peer), !vote.resumed);
+            if self.is_established(attempt.peer) {
+                sides[place].camp.vouch();
+            }
         }
         sides
     }
 }
 
-fn votes_needed(quorum: NonZeroU32) -> u32 {
+pub(super) fn votes_needed(quorum: NonZeroU32) -> u32 {
     quorum.get() - u32::from(is_active(Mutant::HurriesQuorum) && quorum.get() > 1)
 }
 

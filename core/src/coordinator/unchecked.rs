@@ -1,4 +1,4 @@
-//! Results that rest on one worker's word: provisional until that worker passes its next check in their job, and
+//! Results that rest on one worker's word: provisional until that worker passes its next two checks in their job, and
 //! taken back when it is caught anywhere before.
 //!
 //! A check is an attempt like any other at a task that the worker had first. Where none comes by itself because
@@ -25,6 +25,8 @@ pub(super) struct Word {
     number: u32,
     ordinal: u32,
     said: Reported,
+    /// Whether its worker passed a check since. That is not written down: after a restart one more has to be passed.
+    passed: bool,
 }
 
 impl Word {
@@ -36,7 +38,7 @@ impl Word {
         let fuel = Fuel::new(u64::try_from(grant.credit.nanos()).unwrap_or(0));
         // The output is in the row of the final task.
         let said = Reported { fuel, output: PendingOutput::Repeated, ..reported.clone() };
-        Some((grant.peer, Self { number: attempt.number, ordinal: attempt.ordinal, said }))
+        Some((grant.peer, Self { number: attempt.number, ordinal: attempt.ordinal, said, passed: false }))
     }
 
     /// The inverse of its row; `None` for a row that is no vote.
@@ -45,7 +47,7 @@ impl Word {
             return None;
         };
         let said = Reported { outcome, input, exit, fuel, resumed, output: PendingOutput::Repeated };
-        Some((row.peer, Self { number, ordinal, said }))
+        Some((row.peer, Self { number, ordinal, said, passed: false }))
     }
 
     fn row(&self, peer: PeerNo) -> PendingRow {
@@ -95,12 +97,25 @@ impl Coordinator {
         let Some(job) = self.jobs.get(&row.task.job) else { return };
         let policy = job.policy();
         let first = task.reported().map(|(attempt, _)| (attempt.ordinal, attempt.peer)).min();
-        let agreeing = row.grants.iter().filter(|grant| grant.agreed).count();
+        // Who belongs together does not look at one another.
+        let counts = |grant: &&Grant| {
+            let mut votes = self.trust.votes(task);
+            grant.agreed && votes.any(|(attempt, _)| attempt.number == grant.number)
+        };
+        let agreeing = row.grants.iter().filter(counts).count();
         let agreeing = u32::try_from(agreeing).unwrap_or(u32::MAX);
         for grant in &row.grants {
             let is_first = first.is_some_and(|(_, first)| first == grant.peer);
             let lesson = policy.lesson(grant.agreed, is_first, agreeing);
+            let was_established = self.trust.is_established(grant.peer);
             self.trust.learn(grant.peer, lesson);
+            if self.trust.is_established(grant.peer) != was_established {
+                self.note_presence(grant.peer);
+                // What newcomers must not have may wait for it.
+                if self.workers.get(&grant.peer).is_some_and(|worker| worker.session.is_some()) {
+                    self.woken.insert(grant.peer);
+                }
+            }
             match lesson {
                 Lesson::Passed => self.confirm(row.task.job, grant.peer, fx),
                 Lesson::Nothing => {}
@@ -110,26 +125,32 @@ impl Coordinator {
         }
     }
 
-    /// A worker passed a check: its results of that job are final. One that is being checked itself stays as it is.
+    /// A worker passed a check: its results of that job are final that had one before, and the others have one now. One
+    /// that is being checked itself stays as it is.
+    ///
+    /// Once is not enough, because whoever looked may lie together with it; that two who look do is as much rarer.
     fn confirm(&mut self, id: JobId, peer: PeerNo, fx: &mut Effects) {
         let Some(job) = self.jobs.get_mut(&id) else { return };
-        let Some(words) = job.unchecked.remove(&peer) else { return };
-        let (checked, confirmed): (Vec<_>, Vec<_>) =
-            words.into_iter().partition(|(index, _)| job.open.get(index).is_some());
+        let Some(words) = job.unchecked.get_mut(&peer) else { return };
+        let open = &job.open;
+        let twice = |index: &u64, word: &mut Word| {
+            open.get(index).is_none() && std::mem::replace(&mut word.passed, true)
+        };
+        let confirmed: Vec<(u64, Word)> = words.extract_if(.., twice).collect();
+        let is_last = words.is_empty();
         for (index, word) in &confirmed {
             fx.batch.confirm(AttemptId { task: TaskId { job: id, index: *index }, number: word.number });
         }
         job.shard.provisional -= confirmed.len() as u64;
         fx.changed.insert(id);
-        if checked.is_empty() {
+        if is_last {
+            job.unchecked.remove(&peer);
             self.trust.forget(id, std::iter::once(&peer));
-        } else {
-            job.unchecked.insert(peer, checked.into_iter().collect());
         }
     }
 
     /// A worker was caught: whatever rests on its word alone, in any job, is taken back and done again.
-    fn backtrack(&mut self, now: Timestamp, peer: PeerNo, fx: &mut Effects) {
+    pub(super) fn backtrack(&mut self, now: Timestamp, peer: PeerNo, fx: &mut Effects) {
         for id in self.trust.jobs_resting_on(peer) {
             let Some(job) = self.jobs.get(&id) else { continue };
             let indices: Vec<u64> =
@@ -149,6 +170,7 @@ impl Coordinator {
                 });
                 task.queued = None;
                 task.collecting = false;
+                self.uncollected.remove(&TaskId { job: id, index: *index });
                 job.requeue(*index, false, &self.trust);
                 self.reconsidered.push(TaskId { job: id, index: *index });
             }

@@ -104,6 +104,11 @@ impl Provider {
     fn is_free(&self, now: Timestamp) -> bool {
         self.requests < limits::SWARM_REQUESTS_PER_PROVIDER && self.rests_until <= now
     }
+
+    /// Whether it is known to have what it says: a source is taken at its word.
+    fn is_proved(&self) -> bool {
+        self.proved || self.kind == Kind::Source
+    }
 }
 
 #[derive(Debug)]
@@ -129,6 +134,8 @@ pub struct Download {
     flights: BTreeMap<RequestNo, Flight>,
     /// Providers that lied: never again for this blob.
     liars: BTreeSet<PeerId>,
+    /// Providers that failed too often, until somebody asks.
+    dropped: Vec<PeerId>,
     next: u64,
     /// When a piece came from a peer, or the first request was to be made.
     flowing: Option<Timestamp>,
@@ -152,6 +159,7 @@ impl Download {
             providers: BTreeMap::new(),
             flights: BTreeMap::new(),
             liars: BTreeSet::new(),
+            dropped: Vec::new(),
             next: 0,
             flowing: None,
             met: None,
@@ -323,7 +331,7 @@ impl Download {
             }
         }
         let (_, _, piece) = best?;
-        Some((piece, self.least_busy(now, piece, None, draw)?))
+        Some((piece, self.least_busy(now, piece, draw, |_, _| true)?))
     }
 
     /// The free provider of a piece with the fewest requests, a source only if there is no other.
@@ -331,13 +339,13 @@ impl Download {
         &self,
         now: Timestamp,
         piece: PieceNo,
-        but: Option<PeerId>,
         draw: Draw<'_>,
+        eligible: impl Fn(PeerId, &Provider) -> bool,
     ) -> Option<PeerId> {
         let (mut best, mut ties): (Option<(bool, usize, PeerId)>, u32) = (None, 0);
         for (peer, provider) in &self.providers {
             let full = provider.kind == Kind::Peer && self.is_full();
-            if full || !provider.is_free(now) || !provider.has.contains(piece) || but == Some(*peer) {
+            if full || !provider.is_free(now) || !provider.has.contains(piece) || !eligible(*peer, provider) {
                 continue;
             }
             let rank = (provider.kind == Kind::Source, provider.requests);
@@ -368,7 +376,22 @@ impl Download {
             .collect();
         slow.sort_by_key(|flight| flight.since);
         slow.into_iter().find_map(|flight| {
-            Some((flight.piece, self.least_busy(now, flight.piece, Some(flight.peer), draw)?))
+            let rescuer = self.rescuer(now, flight, draw)?;
+            Some((flight.piece, rescuer))
+        })
+    }
+
+    /// Who is asked for a piece that takes long. There is no third request, so the second one is not for somebody of whom
+    /// nothing ever came, unless nobody else has the piece.
+    fn rescuer(&self, now: Timestamp, flight: &Flight, draw: Draw<'_>) -> Option<PeerId> {
+        let is_other = |peer: PeerId| peer != flight.peer;
+        let has_it = |provider: &Provider| provider.rests_until <= now && provider.has.contains(flight.piece);
+        let is_in_reach = self
+            .providers
+            .iter()
+            .any(|(peer, provider)| is_other(*peer) && provider.is_proved() && has_it(provider));
+        self.least_busy(now, flight.piece, draw, |peer, provider| {
+            is_other(peer) && (!is_in_reach || provider.is_proved())
         })
     }
 
@@ -442,6 +465,7 @@ impl Download {
                 // A source is never dropped: it is the one that has everything for certain.
                 if provider.failures >= FAILURES_MAX && provider.kind == Kind::Peer {
                     self.on_gone(peer);
+                    self.dropped.push(peer);
                 }
             }
         }
@@ -458,6 +482,13 @@ impl Download {
             .map(|(number, _)| *number)
             .collect();
         for number in &lapsed {
+            let peer = self.flights.get(number).map(|flight| flight.peer);
+            // Each lapse costs a piece a long time: who begins with one has had its chance.
+            if let Some(provider) = peer.and_then(|peer| self.providers.get_mut(&peer))
+                && !provider.is_proved()
+            {
+                provider.failures = FAILURES_MAX;
+            }
             self.on_failed(now, *number, Failure::Failed);
         }
         let mut dropped = lapsed;

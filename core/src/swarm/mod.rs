@@ -9,6 +9,7 @@
 //! | [`tracker`] | the same for the blobs of a coordinator's jobs |
 //! | [`acquaintances`] | the same for whoever has or fetches blobs, with addresses |
 //! | [`ways`] | by which transport a peer is asked |
+//! | [`room`] | what blobs may take of a disk, and what goes when there is no room |
 //! | [`bans`] | who is not spoken with any more |
 //!
 //! A blob is fetched piece by piece from many peers at once, and whoever has a piece serves it, so that what N peers
@@ -18,6 +19,7 @@ pub mod acquaintances;
 pub mod bans;
 pub mod download;
 pub mod pieces;
+pub mod room;
 pub mod roster;
 #[cfg(test)]
 mod tests;
@@ -30,6 +32,7 @@ pub use self::{
     bans::Bans,
     download::{Download, Failure, Kind, Request, RequestNo},
     pieces::{PieceNo, PieceSet, Pieces},
+    room::{NoRoom, Room},
     roster::Roster,
     tracker::Tracker,
     uploads::{UploadNo, Uploads, Wanted},

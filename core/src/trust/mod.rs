@@ -39,5 +39,5 @@ mod tests;
 
 pub use camp::Camp;
 pub use draw::{AuditKey, Draw};
-pub use policy::{InvalidPolicy, Judgement, Policy, Scene};
+pub use policy::{InvalidPolicy, Judgement, Policy, Scene, established_min};
 pub use record::{Lesson, Record};

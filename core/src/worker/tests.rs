@@ -1,6 +1,7 @@
 //! The worker, event by event, with slots that do what they are told.
 
 mod inline;
+mod kept;
 mod recalled;
 
 use std::{collections::BTreeMap, ops::Range, sync::Arc};

@@ -7,17 +7,22 @@
 //!
 //! Nobody can write into the store from outside: the protocol's push requests stay disabled.
 
+mod foreign;
 mod held;
 mod reverse;
 mod serve;
 mod store;
+mod tidy;
 
 use std::path::PathBuf;
 
 use iroh_blobs::Hash;
 use talka_core::{ids::BlobHash, quantities::Bytes};
 
-pub(crate) use self::held::Held;
+pub(crate) use self::{
+    foreign::{Nowhere, Refused},
+    held::Held,
+};
 pub use self::{
     reverse::{REVERSE_ALPN, ReverseProviders, offer},
     serve::{Admit, AdmitAll, BlobServer, Served, Serving},
@@ -76,6 +81,12 @@ pub enum BlobError {
         /// Why.
         source: Cause,
     },
+    /// The blob is to be removed and somebody reads it. Worth a retry.
+    #[error("blob {} is damaged, and can't be removed while it is in use", hash.short())]
+    InUse {
+        /// Which.
+        hash: BlobHash,
+    },
     /// New bytes can't be stored.
     #[error("cannot add to the blob store")]
     Add(#[source] Cause),
@@ -105,7 +116,7 @@ pub enum BlobError {
     Gone(#[source] Cause),
 }
 
-fn to_hash(hash: BlobHash) -> Hash {
+pub(crate) fn to_hash(hash: BlobHash) -> Hash {
     Hash::from_bytes(*hash.as_bytes())
 }
 

@@ -5,6 +5,7 @@ use std::{
     ops::Range,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -20,7 +21,6 @@ use iroh_blobs::{
     },
     protocol::{ChunkRanges, ChunkRangesExt, GetRequest},
     store::{
-        GcConfig,
         fs::{FsStore, options::Options},
         mem::{self, MemStore},
     },
@@ -28,7 +28,7 @@ use iroh_blobs::{
 use talka_core::{ids::BlobHash, job::BlobRef, limits, quantities, swarm::PieceNo};
 use tokio::io::AsyncWriteExt;
 
-use super::{BlobError, Held, Served, from_hash, to_hash};
+use super::{BlobError, Held, Served, from_hash, tidy::Collections, to_hash};
 
 /// The unit of verification: a lie or a flipped bit is found within so many bytes.
 const GROUP_BYTES: u64 = 16 << 10;
@@ -43,6 +43,7 @@ pub struct BlobStore {
     /// Where it lies; none in memory.
     dir: Option<Arc<PathBuf>>,
     served: Served,
+    pub(super) collections: Arc<Collections>,
 }
 
 /// Keeps a blob, or as much of it as is here, from being collected, until it is dropped or the process ends.
@@ -54,24 +55,27 @@ pub struct Hold {
 impl BlobStore {
     /// Opens the store in `dir`, or makes one. Only one process at a time can have it open.
     pub async fn open(dir: &Path) -> Result<Self, BlobError> {
-        Self::open_with_gc(dir, GcConfig { interval: limits::BLOB_GC_INTERVAL, add_protected: None }).await
+        Self::open_with_gc(dir, limits::BLOB_GC_INTERVAL).await
     }
 
-    async fn open_with_gc(dir: &Path, gc: GcConfig) -> Result<Self, BlobError> {
+    async fn open_with_gc(dir: &Path, interval: Duration) -> Result<Self, BlobError> {
+        let collections = Collections::new();
+        let gc = collections.config(interval);
         let failed = |source| BlobError::Open { path: dir.to_owned(), source };
         let root = std::path::absolute(dir).map_err(|error| failed(error.into()))?;
         tokio::fs::create_dir_all(&root).await.map_err(|error| failed(error.into()))?;
         let options = Options { gc: Some(gc), ..Options::new(&root) };
         let store = FsStore::load_with_opts(root.join("blobs.db"), options);
         let store = store.await.map_err(|error| failed(error.into_boxed_dyn_error()))?;
-        Ok(Self { store: store.into(), dir: Some(Arc::new(root)), served: Served::default() })
+        Ok(Self { store: store.into(), dir: Some(Arc::new(root)), served: Served::default(), collections })
     }
 
     /// A store in memory, for what is small and needed once.
     pub fn in_memory() -> Self {
-        let gc = GcConfig { interval: limits::BLOB_GC_INTERVAL, add_protected: None };
+        let collections = Collections::new();
+        let gc = collections.config(limits::BLOB_GC_INTERVAL);
         let store = MemStore::new_with_opts(mem::Options { gc_config: Some(gc) });
-        Self { store: store.into(), dir: None, served: Served::default() }
+        Self { store: store.into(), dir: None, served: Served::default(), collections }
     }
 
     /// Adds bytes under a tag.
@@ -97,6 +101,13 @@ impl BlobStore {
     /// Whether all of a blob is here.
     pub async fn has(&self, hash: BlobHash) -> Result<bool, BlobError> {
         Ok(self.size(hash).await?.is_some())
+    }
+
+    /// Whether any byte of a blob is here.
+    pub(crate) async fn is_begun(&self, hash: BlobHash) -> Result<bool, BlobError> {
+        let status = self.store.status(to_hash(hash)).await;
+        let status = status.map_err(|error| BlobError::Gone(error.into()))?;
+        Ok(!matches!(status, BlobStatus::NotFound))
     }
 
     /// The length of a blob that is here; none if it is not, or not all of it.
@@ -280,13 +291,10 @@ fn sync_files(dir: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     async fn collecting(dir: &Path) -> BlobStore {
-        let gc = GcConfig { interval: Duration::from_millis(20), add_protected: None };
-        BlobStore::open_with_gc(dir, gc).await.expect("opened")
+        BlobStore::open_with_gc(dir, Duration::from_millis(20)).await.expect("opened")
     }
 
     async fn is_collected(store: &BlobStore, hash: BlobHash) {

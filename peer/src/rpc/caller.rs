@@ -1,9 +1,14 @@
 //! Who calls.
 
-use std::{fmt, net::SocketAddr};
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+};
 
 use talka_core::ids::PeerId;
 use tonic::{Request, Status};
+
+use super::{gate, stream::Connection};
 
 /// Who made a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -78,6 +83,16 @@ pub fn peer<T>(request: &Request<T>) -> Result<PeerId, Status> {
             "this call is for peers, which prove who they are: connect with the coordinator's ticket",
         )),
     }
+}
+
+/// The address that this request's connection comes from now, as this side sees it; none where a relay forwards it.
+pub fn address<T>(request: &Request<T>) -> Option<IpAddr> {
+    request.extensions().get::<Connection>().and_then(|connection| connection.remote.address())
+}
+
+/// The token that came with this request.
+pub fn token<T>(request: &Request<T>) -> Option<Vec<u8>> {
+    gate::token(request.metadata().as_ref())
 }
 
 /// The role that let this request pass.

@@ -101,6 +101,11 @@ fn is_grpc(headers: &HeaderMap) -> bool {
     kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
 }
 
+/// The token of a request that the gate has let in.
+pub(super) fn token(headers: &HeaderMap) -> Option<Vec<u8>> {
+    bearer_token(headers).ok().flatten()
+}
+
 fn bearer_token(headers: &HeaderMap) -> Result<Option<Vec<u8>>, Refusal> {
     let Some(value) = headers.get(header::AUTHORIZATION) else { return Ok(None) };
     let token = value.as_bytes().strip_prefix(b"Bearer ").and_then(text::from_base32);
@@ -247,7 +252,8 @@ mod tests {
     fn request(caller: Caller, path: &str, authorization: Option<&str>) -> Request<Body> {
         let mut request = Request::new(Body::empty());
         *request.uri_mut() = path.parse().expect("a path");
-        request.extensions_mut().insert(Connection { caller, used: Arc::default() });
+        let remote = super::super::stream::Remote::new(|| None);
+        request.extensions_mut().insert(Connection { caller, remote, used: Arc::default() });
         if let Some(value) = authorization {
             request.headers_mut().insert(header::AUTHORIZATION, value.parse().expect("a header"));
         }

@@ -36,7 +36,7 @@ mod tcp;
 pub use self::{
     access::{Access, AccessTable, Row},
     authorized::{AuthorizedChannel, Bearer, Client},
-    caller::{Caller, Role, Roles, caller, peer, role},
+    caller::{Caller, Role, Roles, address, caller, peer, role, token},
     client::channel,
     quic::{PeerHandler, PeerStreams},
     server::{Server, Tls},

@@ -14,8 +14,14 @@ use tokio::{
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 
-use super::{Caller, stream::GuardedStream};
-use crate::{connections::ConnectionLimits, identity::peer_id};
+use super::{
+    Caller,
+    stream::{GuardedStream, Remote},
+};
+use crate::{
+    connections::{ConnectionLimits, remote_ip},
+    identity::peer_id,
+};
 
 /// A QUIC stream, both ways, as one.
 pub(super) type QuicStream = Join<RecvStream, SendStream>;
@@ -68,7 +74,9 @@ impl ProtocolHandler for PeerHandler {
             // An error here is how a connection ends.
             let Ok((send, receive)) = accepted else { break };
             let stream = tokio::io::join(receive, send);
-            let stream = GuardedStream::new(stream, Caller::Peer(peer), self.cut.clone(), ());
+            let path = connection.clone();
+            let remote = Remote::new(move || remote_ip(&path));
+            let stream = GuardedStream::new(stream, (Caller::Peer(peer), remote), self.cut.clone(), ());
             if self.streams.send(Ok(stream)).await.is_err() {
                 break;
             }

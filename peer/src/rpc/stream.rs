@@ -5,6 +5,7 @@
 
 use std::{
     io,
+    net::IpAddr,
     pin::Pin,
     sync::{
         Arc,
@@ -20,10 +21,32 @@ use tonic::transport::server::Connected;
 
 use super::Caller;
 
+/// Where a connection comes from now: the path of a QUIC connection may change.
+#[derive(Clone)]
+pub(crate) struct Remote(Arc<dyn Fn() -> Option<IpAddr> + Send + Sync>);
+
+impl Remote {
+    pub(crate) fn new(address: impl Fn() -> Option<IpAddr> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(address))
+    }
+
+    /// The address that its packets come from; none where a relay forwards them.
+    pub(crate) fn address(&self) -> Option<IpAddr> {
+        self.0()
+    }
+}
+
+impl std::fmt::Debug for Remote {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Remote").field(&self.address()).finish()
+    }
+}
+
 /// What every request of a connection carries along.
 #[derive(Debug, Clone)]
 pub(crate) struct Connection {
     pub(crate) caller: Caller,
+    pub(crate) remote: Remote,
     /// Set when the first request has come.
     pub(crate) used: Arc<AtomicBool>,
 }
@@ -39,10 +62,15 @@ pub(crate) struct GuardedStream<T, K> {
 
 impl<T, K> GuardedStream<T, K> {
     /// `stream` of `caller`, cut off when `cut` is cancelled.
-    pub(crate) fn new(stream: T, caller: Caller, cut: CancellationToken, kept: K) -> Self {
+    pub(crate) fn new(
+        stream: T,
+        (caller, remote): (Caller, Remote),
+        cut: CancellationToken,
+        kept: K,
+    ) -> Self {
         let used = Arc::new(AtomicBool::new(false));
         let end = Box::pin(end(Arc::clone(&used), cut));
-        Self { stream, connection: Connection { caller, used }, end, ended: None, _kept: kept }
+        Self { stream, connection: Connection { caller, remote, used }, end, ended: None, _kept: kept }
     }
 
     fn check(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
@@ -117,7 +145,7 @@ mod tests {
         let (ours, theirs) = tokio::io::duplex(16);
         let cut = CancellationToken::new();
         let caller = Caller::Tcp { addr: SocketAddr::from((Ipv4Addr::LOCALHOST, 1)), tls: false };
-        (GuardedStream::new(ours, caller, cut.clone(), ()), theirs, cut)
+        (GuardedStream::new(ours, (caller, Remote::new(|| None)), cut.clone(), ()), theirs, cut)
     }
 
     #[tokio::test(start_paused = true)]

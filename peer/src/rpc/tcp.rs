@@ -6,7 +6,10 @@ use futures_util::{Stream, stream};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
-use super::{Caller, stream::GuardedStream};
+use super::{
+    Caller,
+    stream::{GuardedStream, Remote},
+};
 use crate::connections::{ConnectionLimits, Permit};
 
 /// Pause after an error of the listener itself, which is one of too many open files: some will be closed.
@@ -35,7 +38,9 @@ pub(super) fn incoming(
                     // Small messages that wait for one another: the delay helps nobody. A socket that can't
                     // be told so works as well.
                     let _ = stream.set_nodelay(true);
-                    break GuardedStream::new(stream, Caller::Tcp { addr, tls }, cut.clone(), permit);
+                    let remote = Remote::new(move || Some(addr.ip()));
+                    let caller = Caller::Tcp { addr, tls };
+                    break GuardedStream::new(stream, (caller, remote), cut.clone(), permit);
                 }
             }
         };

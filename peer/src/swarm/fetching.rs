@@ -163,6 +163,10 @@ impl<M: Members> Fetching<M> {
         match result {
             Ok(Fetched { bytes }) => {
                 self.shared.server.note_received(peer, bytes);
+                if let Some(provider) = self.neighbours.provider(peer).filter(|_| self.source() != Some(peer))
+                {
+                    self.shared.known.on_received(self.blob.hash, provider);
+                }
                 self.count(peer, bytes);
                 self.moved = now;
                 for dropped in self.download.on_fetched(now, number) {
@@ -189,9 +193,13 @@ impl<M: Members> Fetching<M> {
         Ok(())
     }
 
+    fn source(&self) -> Option<PeerId> {
+        self.members.source().map(|source| source.peer())
+    }
+
     fn count(&self, peer: PeerId, bytes: u64) {
         if bytes > 0 {
-            let is_source = self.members.source().is_some_and(|source| source.peer() == peer);
+            let is_source = self.source() == Some(peer);
             let counter = if is_source { &self.shared.from_sources } else { &self.shared.from_peers };
             counter.fetch_add(bytes, Ordering::Relaxed);
             self.state.send_modify(|state| *state.from.entry(peer).or_default() += bytes);
@@ -209,14 +217,22 @@ impl<M: Members> Fetching<M> {
         let now = self.shared.clock.now();
         match news {
             News::Named(providers) => {
-                let source = self.members.source().map(|source| source.peer());
+                let source = self.source();
                 for provider in providers {
                     let peer = provider.peer();
-                    if !self.neighbours.on_named(now, &provider) {
-                        continue;
-                    }
                     let kind = if source == Some(peer) { Kind::Source } else { Kind::Peer };
-                    if self.download.on_provider(peer, kind) {
+                    if self.neighbours.on_named(now, &provider, false)
+                        && self.download.on_provider(peer, kind)
+                    {
+                        self.neighbours.follow(peer);
+                    }
+                }
+            }
+            News::Heard(providers) => {
+                let source = self.source();
+                for provider in providers.iter().filter(|provider| Some(provider.peer()) != source) {
+                    let peer = provider.peer();
+                    if self.neighbours.on_named(now, provider, true) && self.download.on_hearsay(peer) {
                         self.neighbours.follow(peer);
                     }
                 }
@@ -236,6 +252,14 @@ impl<M: Members> Fetching<M> {
         }
         for dropped in self.download.expire(now) {
             self.drop_request(dropped);
+        }
+        for leaver in self.download.leavers(now) {
+            self.neighbours.on_gone(now, leaver);
+        }
+        let source = self.source();
+        let known = self.neighbours.exchange(now, source);
+        if !known.is_empty() {
+            self.on_news(News::Heard(known));
         }
         if now.since(self.moved) < self.shared.give_up {
             return Ok(());

@@ -9,9 +9,15 @@
 //! |---|---|
 //! | `fetching` | the task that fetches one blob |
 //! | `neighbours` | who has it: asked for, connected, followed |
+//! | `known` | whom this peer can name to others |
+//! | `exchange` | what others are answered over gRPC |
+//! | `parts` | an answer of the blob protocol, cut into messages |
 
+mod exchange;
 mod fetching;
+mod known;
 mod neighbours;
+mod parts;
 
 use std::{
     collections::BTreeMap,
@@ -27,17 +33,19 @@ use futures_util::future::BoxFuture;
 use talka_core::{
     ids::PeerId,
     job::BlobRef,
+    limits,
     swarm::{Bans, PieceNo, PieceSet, Pieces},
 };
 use tokio::sync::{mpsc, watch};
 use tokio_util::task::AbortOnDropHandle;
 
-use self::fetching::Fetching;
+pub use self::exchange::{EXCHANGE_ROWS, ExchangeService};
+use self::{fetching::Fetching, known::Known};
 use crate::{
     Cause,
     blobs::{BlobServer, BlobStore, Hold},
     clock::Monotonic,
-    transfer::{FetchBlobError, IrohBlobs, Provider},
+    transfer::{FetchBlobError, Provider, Transports},
 };
 
 /// Tells who takes part in the exchange of a blob.
@@ -56,10 +64,11 @@ pub struct Swarm(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     me: PeerId,
-    transport: IrohBlobs,
+    transport: Transports,
     store: BlobStore,
     server: BlobServer,
     bans: Mutex<Bans>,
+    known: Known,
     clock: Monotonic,
     give_up: Duration,
     from_sources: AtomicU64,
@@ -68,11 +77,14 @@ struct Shared {
 
 impl Swarm {
     /// Fetches by `transport`, which must fetch into `store`, from which `server` serves.
-    pub fn new(me: PeerId, transport: IrohBlobs, store: BlobStore, server: BlobServer) -> Self {
-        let give_up = talka_core::limits::SWARM_GIVE_UP_AFTER;
+    pub fn new(me: PeerId, transport: impl Into<Transports>, store: BlobStore, server: BlobServer) -> Self {
+        let transport = transport.into();
+        let give_up = limits::SWARM_GIVE_UP_AFTER;
         let (bans, clock) = (Mutex::default(), Monotonic::start());
         let (from_sources, from_peers) = (AtomicU64::new(0), AtomicU64::new(0));
-        let shared = Shared { me, transport, store, server, bans, clock, give_up, from_sources, from_peers };
+        let known = Known::new(clock);
+        let shared =
+            Shared { me, transport, store, server, bans, known, clock, give_up, from_sources, from_peers };
         Self(Arc::new(shared))
     }
 
@@ -86,6 +98,25 @@ impl Swarm {
         let fetching = Fetching::new(self.0.clone(), blob, Arc::new(members), state, wanted).await?;
         let task = AbortOnDropHandle::new(tokio::spawn(fetching.run()));
         Ok(Fetch { blob, state: watched, wants, _task: task, _hold: hold })
+    }
+
+    /// What this peer answers to others over gRPC.
+    pub fn exchange(&self) -> ExchangeService {
+        ExchangeService::new(self.0.store.clone(), self.0.server.clone(), self.0.known.clone())
+    }
+
+    /// Tells a few of those whom this peer knows that it still has a blob, or a part of it, as they would soon forget.
+    pub async fn tell(&self, blob: BlobRef) {
+        let Some(second) = self.0.transport.second() else { return };
+        let known = self.0.known.named(blob.hash, self.0.me);
+        let told = known.into_iter().take(limits::EXCHANGE_WITH_MAX).map(|named| async move {
+            let provider = Provider::dial(named.peer, named.addresses);
+            // Whom it names is of no use now.
+            if let Err(error) = second.members(&provider, blob).await {
+                tracing::debug!(peer = %named.peer.short(), %error, "a peer can't be told");
+            }
+        });
+        futures_util::future::join_all(told).await;
     }
 
     /// Payload that came from sources, and from other peers, since the start.
@@ -169,6 +200,11 @@ impl Fetch {
             // Without an end the task was aborted, with its runtime.
             None => Err(Arc::new(FetchBlobError::Cancelled)),
         }
+    }
+
+    /// The pieces that are here.
+    pub fn have(&self) -> PieceSet {
+        self.state.borrow().have.clone()
     }
 
     /// Whether it ended without the blob.

@@ -3,8 +3,9 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use futures_util::StreamExt;
+use rand::seq::IteratorRandom;
 use talka_core::{ids::PeerId, job::BlobRef, limits, quantities::Timestamp, swarm::PieceNo};
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, task::JoinSet};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{Members, Shared};
@@ -13,8 +14,10 @@ use crate::transfer::{ChunkTransport, Provider};
 /// What is heard of others.
 #[derive(Debug)]
 pub(super) enum News {
-    /// These may have the blob.
+    /// These may have the blob, says somebody who should know.
     Named(Vec<Provider>),
+    /// These may, says another peer.
+    Heard(Vec<Provider>),
     /// A peer has these pieces, too.
     Has(PeerId, Vec<PieceNo>),
     /// A peer can't be reached, or not any more.
@@ -27,6 +30,10 @@ const ASK_INTERVAL: Duration = Duration::from_secs(2);
 const ASK_INTERVAL_FIRST: Duration = Duration::from_millis(250);
 /// Questions until the longer interval holds.
 const ASKED_OFTEN: u32 = 8;
+/// Time until other peers are asked for the first time whom they know: by then a small blob is here.
+const EXCHANGE_FIRST: Duration = Duration::from_secs(1);
+/// Time between two such questions.
+const EXCHANGE_INTERVAL: Duration = Duration::from_secs(5);
 /// First pause before a peer that went away is followed again; it doubles.
 const PAUSE_MIN: Duration = Duration::from_secs(1);
 const PAUSE_MAX: Duration = Duration::from_mins(1);
@@ -34,6 +41,8 @@ const PAUSE_MAX: Duration = Duration::from_mins(1);
 /// A peer that was named.
 struct Neighbour {
     provider: Provider,
+    /// Whether only other peers named it: what they say of it can be anything.
+    hearsay: bool,
     follow: Option<AbortOnDropHandle<()>>,
     losses: u32,
     not_before: Timestamp,
@@ -46,6 +55,9 @@ pub(super) struct Neighbours {
     known: HashMap<PeerId, Neighbour>,
     news: mpsc::Sender<News>,
     _asking: AbortOnDropHandle<()>,
+    /// Questions to other peers whom they know.
+    exchanging: JoinSet<()>,
+    exchange_at: Timestamp,
 }
 
 impl Neighbours {
@@ -57,7 +69,16 @@ impl Neighbours {
     ) -> (Self, mpsc::Receiver<News>) {
         let (news, heard) = mpsc::channel(limits::SWARM_PROVIDERS_MAX * 2);
         let asking = AbortOnDropHandle::new(tokio::spawn(ask(members, blob, news.clone())));
-        (Self { shared, blob, known: HashMap::new(), news, _asking: asking }, heard)
+        let this = Self {
+            exchange_at: shared.clock.now() + EXCHANGE_FIRST,
+            shared,
+            blob,
+            known: HashMap::new(),
+            news,
+            _asking: asking,
+            exchanging: JoinSet::new(),
+        };
+        (this, heard)
     }
 
     /// How a peer is reached.
@@ -65,8 +86,8 @@ impl Neighbours {
         self.known.get(&peer).map(|neighbour| &neighbour.provider)
     }
 
-    /// Somebody named a peer. Returns whether it may be followed now.
-    pub(super) fn on_named(&mut self, now: Timestamp, provider: &Provider) -> bool {
+    /// Somebody named a peer: `hearsay` is what another peer says. Returns whether it may be followed now.
+    pub(super) fn on_named(&mut self, now: Timestamp, provider: &Provider, hearsay: bool) -> bool {
         let peer = provider.peer();
         if peer == self.shared.me || self.shared.is_banned(peer) {
             return false;
@@ -74,7 +95,10 @@ impl Neighbours {
         match self.known.get_mut(&peer) {
             Some(neighbour) if neighbour.follow.is_some() || neighbour.not_before > now => false,
             Some(neighbour) => {
-                neighbour.provider = provider.clone();
+                // Nobody can make a peer unreachable by telling others that it is elsewhere.
+                if neighbour.hearsay || !hearsay {
+                    (neighbour.provider, neighbour.hearsay) = (provider.clone(), hearsay);
+                }
                 true
             }
             None => {
@@ -83,8 +107,13 @@ impl Neighbours {
                     self.known.retain(|_, neighbour| neighbour.follow.is_some());
                 }
                 let provider = provider.clone();
-                let neighbour =
-                    Neighbour { provider, follow: None, losses: 0, not_before: Timestamp::default() };
+                let neighbour = Neighbour {
+                    provider,
+                    hearsay,
+                    follow: None,
+                    losses: 0,
+                    not_before: Timestamp::default(),
+                };
                 self.known.insert(peer, neighbour);
                 true
             }
@@ -111,6 +140,35 @@ impl Neighbours {
             drop(news.send(News::Gone(peer)).await);
         });
         neighbour.follow = Some(AbortOnDropHandle::new(follow));
+    }
+
+    /// Asks a few of those who are followed whom else they know, if it is time for that. `source` has another way to tell.
+    /// Returns whom this peer knows itself: some of those who asked it lately.
+    pub(super) fn exchange(&mut self, now: Timestamp, source: Option<PeerId>) -> Vec<Provider> {
+        while self.exchanging.try_join_next().is_some() {}
+        let Some(second) = self.shared.transport.second().filter(|_| now >= self.exchange_at) else {
+            return Vec::new();
+        };
+        self.exchange_at = now + EXCHANGE_INTERVAL.mul_f64(rand::random_range(0.75..1.25));
+        let followed = self
+            .known
+            .iter()
+            .filter(|(peer, neighbour)| neighbour.follow.is_some() && Some(**peer) != source);
+        let asked = followed.map(|(_, neighbour)| neighbour.provider.clone());
+        for provider in asked.sample(&mut rand::rng(), limits::EXCHANGE_WITH_MAX) {
+            let (second, blob, news) = (second.clone(), self.blob, self.news.clone());
+            self.exchanging.spawn(async move {
+                match second.members(&provider, blob).await {
+                    // An error means that nobody wants to know.
+                    Ok(named) => drop(news.send(News::Heard(named)).await),
+                    Err(error) => {
+                        tracing::debug!(peer = %provider.peer().short(), %error, "a peer names nobody");
+                    }
+                }
+            });
+        }
+        let known = self.shared.known.named(self.blob.hash, self.shared.me);
+        known.into_iter().map(|known| Provider::dial(known.peer, known.addresses)).collect()
     }
 
     /// A peer is gone: it is not followed for a while.

@@ -1,14 +1,19 @@
 //! Getting a blob from other peers, though some of them are gone, slow, or lie.
 //!
 //! A [`ChunkTransport`] fetches one range from one [`Provider`], verified: whatever it returns `Ok` for lies in the store
-//! and belongs to the hash. [`IrohBlobs`] is the one there is. [`fetch_blob`] goes over the providers that it is told, piece
+//! and belongs to the hash. [`IrohBlobs`] is the first one; [`GrpcBlobs`] carries the same answers over gRPC, and [`Transports`] takes
+//! it for peers with which the first one fails. [`fetch_blob`] goes over the providers that it is told, piece
 //! by piece, and leaves one at the first stall or lie; what was verified before stays, so nothing is fetched twice,
 //! not even after a restart.
 //!
 //! Nothing is allocated or reserved for a length that a provider claims: a claim other than [`BlobRef::size`] ends the
 //! transfer before its first byte.
 
+mod both;
 mod fetch;
+mod follow;
+mod grpc;
+mod intake;
 mod sized;
 mod transport;
 
@@ -18,8 +23,11 @@ use futures_util::stream::BoxStream;
 use talka_core::{ids::PeerId, job::BlobRef, limits, quantities::Bytes, swarm::PieceNo};
 
 pub use self::{
+    both::Transports,
     fetch::{FetchBlobError, FetchReport, Fetcher, Providers, fetch_blob, fetch_from},
-    transport::{IrohBlobs, Patience},
+    grpc::GrpcBlobs,
+    intake::Patience,
+    transport::IrohBlobs,
 };
 use crate::{Cause, address::PeerAddr, blobs::BlobError, endpoint::ConnectError};
 
@@ -133,6 +141,15 @@ impl FetchError {
     pub fn is_lie(&self) -> bool {
         matches!(self, Self::Corrupt)
     }
+}
+
+/// Refuses what nobody should ask for.
+fn check_range(blob: BlobRef, range: &Range<u64>) -> Result<(), FetchError> {
+    let size = blob.size.get();
+    if range.start > range.end || range.end > size || size > limits::BLOB_BYTES_MAX {
+        return Err(FetchError::OutOfRange { start: range.start, end: range.end, size: blob.size });
+    }
+    Ok(())
 }
 
 /// Fetches ranges into the store that it was made with.

@@ -4,11 +4,11 @@ use std::{
     fmt, io,
     num::NonZeroU64,
     sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use bytes::Bytes;
-use iroh::endpoint::{RecvStream, VarInt};
+use iroh::endpoint::VarInt;
 use iroh_blobs::util::RecvStream as BlobStream;
 use talka_core::quantities;
 
@@ -32,8 +32,8 @@ impl fmt::Display for WrongSize {
 impl std::error::Error for WrongSize {}
 
 /// What a provider sends, as long as it is of a blob with the expected length.
-pub(super) struct SizedStream {
-    stream: RecvStream,
+pub(super) struct SizedStream<S> {
+    stream: S,
     expected: u64,
     checked: bool,
     pace: Pace,
@@ -46,28 +46,23 @@ pub(super) struct Pace(Option<Arc<Mutex<TokenBucket>>>);
 
 impl Pace {
     pub(super) fn at(rate: NonZeroU64) -> Self {
-        Self(Some(Arc::new(Mutex::new(TokenBucket::new(rate.get(), BURST_BYTES)))))
+        Self(Some(Arc::new(Mutex::new(TokenBucket::shaping(rate)))))
     }
 
     async fn keep(&self, bytes: usize) {
         let Some(bucket) = &self.0 else { return };
         let wait = {
             let mut bucket = bucket.lock().unwrap_or_else(PoisonError::into_inner);
-            bucket.reserve(Instant::now(), bytes as u64)
+            bucket.pause(Instant::now(), bytes as u64)
         };
-        if wait >= WAIT_MIN {
+        if let Some(wait) = wait {
             tokio::time::sleep(wait).await;
         }
     }
 }
 
-/// What may come at once after a pause.
-const BURST_BYTES: u64 = 64 << 10;
-/// Shorter waits are not slept: the timer ticks each millisecond, and a debt adds up until it is due.
-const WAIT_MIN: Duration = Duration::from_millis(4);
-
-impl SizedStream {
-    pub(super) fn new(stream: RecvStream, expected: u64, pace: Pace) -> Self {
+impl<S> SizedStream<S> {
+    pub(super) fn new(stream: S, expected: u64, pace: Pace) -> Self {
         Self { stream, expected, checked: false, pace }
     }
 
@@ -86,9 +81,9 @@ impl SizedStream {
     }
 }
 
-impl BlobStream for SizedStream {
+impl<S: BlobStream> BlobStream for SizedStream<S> {
     async fn recv_bytes(&mut self, len: usize) -> io::Result<Bytes> {
-        let bytes = BlobStream::recv_bytes(&mut self.stream, len).await?;
+        let bytes = self.stream.recv_bytes(len).await?;
         self.check(&bytes)?;
         self.pace.keep(bytes.len()).await;
         Ok(bytes)
@@ -109,10 +104,10 @@ impl BlobStream for SizedStream {
     }
 
     fn stop(&mut self, code: VarInt) -> io::Result<()> {
-        BlobStream::stop(&mut self.stream, code)
+        self.stream.stop(code)
     }
 
     fn id(&self) -> u64 {
-        BlobStream::id(&self.stream)
+        self.stream.id()
     }
 }

@@ -2,12 +2,9 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    io,
     num::NonZeroU64,
     ops::Range,
-    pin::pin,
     sync::{Arc, PoisonError},
-    time::Duration,
 };
 
 use futures_util::{
@@ -16,40 +13,22 @@ use futures_util::{
 };
 use iroh::endpoint::Connection;
 use iroh_blobs::{
-    Hash,
-    api::remote::GetProgressItem,
-    get::{
-        GetError, StreamPair,
-        fsm::{AtBlobHeaderNextError, DecodeError},
-    },
-    protocol::{ERR_INTERNAL, ERR_LIMIT, ERR_PERMISSION, GetRequest, ObserveRequest},
+    get::StreamPair,
+    protocol::{GetRequest, ObserveRequest},
 };
-use talka_core::{ids::PeerId, job::BlobRef, limits, quantities::Bytes, swarm::PieceNo};
+use talka_core::{ids::PeerId, job::BlobRef, limits, swarm::PieceNo};
 use tokio::{sync::Mutex, time::Instant};
 
 use super::{
-    ChunkTransport, FetchError, Fetched, Provider,
-    sized::{Pace, SizedStream, WrongSize},
+    ChunkTransport, FetchError, Fetched, Provider, check_range,
+    follow::Reports,
+    intake::{Patience, take_in},
+    sized::{Pace, SizedStream},
 };
 use crate::{
-    blobs::{ALPN, BlobError, BlobStore, Held, ReverseProviders},
+    blobs::{ALPN, BlobStore, ReverseProviders, to_hash},
     endpoint::PeerEndpoint,
 };
-
-/// How long a provider is waited for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Patience {
-    /// Silence after which it is given up.
-    pub stall: Duration,
-    /// Bytes per second below which it is given up, once it had the time of a stall to get going.
-    pub rate_min: u64,
-}
-
-impl Default for Patience {
-    fn default() -> Self {
-        Self { stall: limits::PROVIDER_STALL_MAX, rate_min: limits::PROVIDER_RATE_MIN }
-    }
-}
 
 /// One for each provider, so that two requests don't dial it twice.
 type Slot = Arc<Mutex<Option<Connection>>>;
@@ -61,8 +40,8 @@ pub struct IrohBlobs {
     endpoint: PeerEndpoint,
     store: BlobStore,
     reverse: Option<ReverseProviders>,
-    patience: Patience,
-    pace: Pace,
+    pub(super) patience: Patience,
+    pub(super) pace: Pace,
     dialed: Arc<std::sync::Mutex<HashMap<PeerId, Slot>>>,
 }
 
@@ -159,28 +138,13 @@ impl IrohBlobs {
         request: GetRequest,
         told: &(impl Fn(u64) + Send + Sync),
     ) -> Result<Fetched, FetchError> {
-        let Patience { stall, rate_min } = self.patience;
+        let stall = self.patience.stall;
         let stalled = |_| FetchError::Stalled(stall);
         let opened = tokio::time::timeout(stall, connection.open_bi()).await.map_err(stalled)?;
         let (send, receive) = opened.map_err(|error| FetchError::Broken(error.into()))?;
         let receive = SizedStream::new(receive, blob.size.get(), self.pace.clone());
         let streams = StreamPair::new(connection.stable_id() as u64, receive, send);
-        let mut progress = pin!(self.store.inner().remote().execute_get(streams, request).stream());
-        let started = Instant::now();
-        loop {
-            match tokio::time::timeout(stall, progress.next()).await.map_err(stalled)? {
-                Some(GetProgressItem::Progress(bytes)) => {
-                    told(bytes);
-                    let elapsed = started.elapsed();
-                    if elapsed > stall && bytes < rate_min.saturating_mul(elapsed.as_secs()) {
-                        return Err(FetchError::TooSlow { bytes: Bytes::new(bytes), elapsed });
-                    }
-                }
-                Some(GetProgressItem::Done(stats)) => return Ok(Fetched { bytes: stats.payload_bytes_read }),
-                Some(GetProgressItem::Error(error)) => return Err(why(error, blob)),
-                None => return Err(FetchError::Broken(io::Error::from(io::ErrorKind::UnexpectedEof).into())),
-            }
-        }
+        take_in(&self.store, streams, blob, request, self.patience, told).await
     }
 }
 
@@ -192,10 +156,7 @@ impl ChunkTransport for IrohBlobs {
         range: Range<u64>,
         progress: impl Fn(u64) + Send + Sync,
     ) -> Result<Fetched, FetchError> {
-        let size = blob.size.get();
-        if range.start > range.end || range.end > size || size > limits::BLOB_BYTES_MAX {
-            return Err(FetchError::OutOfRange { start: range.start, end: range.end, size: blob.size });
-        }
+        check_range(blob, &range)?;
         if range.is_empty() {
             return Ok(Fetched { bytes: 0 });
         }
@@ -227,49 +188,13 @@ impl ChunkTransport for IrohBlobs {
             Some(connection) => connection,
             None => self.dial(provider).await?.0,
         };
-        let request = ObserveRequest::new(Hash::from_bytes(*blob.hash.as_bytes()));
+        let request = ObserveRequest::new(to_hash(blob.hash));
         let bitfields = self.store.inner().remote().observe(connection, request);
-        let held = Held::nothing_of(blob);
-        let news = stream::unfold((Box::pin(bitfields), held), async |(mut bitfields, mut held)| {
+        let state = (Box::pin(bitfields), Reports::of(blob));
+        let news = stream::unfold(state, async |(mut bitfields, mut reports)| {
             let bitfield = bitfields.next().await?.ok()?;
-            Some((held.add(&bitfield.ranges), (bitfields, held)))
+            Some((reports.ranges(&bitfield.ranges)?, (bitfields, reports)))
         });
         Ok(news.boxed())
-    }
-}
-
-/// What an error of `iroh-blobs` says about the provider.
-fn why(error: GetError, blob: BlobRef) -> FetchError {
-    use AtBlobHeaderNextError as Header;
-    use DecodeError as Decode;
-
-    let claimed =
-        error.remote_read().and_then(io::Error::get_ref).and_then(|inner| inner.downcast_ref::<WrongSize>());
-    if let Some(WrongSize { claimed }) = claimed {
-        return FetchError::WrongSize { claimed: *claimed, expected: blob.size };
-    }
-    match error.iroh_error_code() {
-        Some(ERR_LIMIT) => return FetchError::Busy,
-        Some(ERR_PERMISSION) => return FetchError::Refused,
-        // What a provider says that does not know the blob.
-        Some(ERR_INTERNAL) => return FetchError::NotHeld,
-        _ => {}
-    }
-    match error {
-        GetError::AtBlobHeaderNext { source: Header::NotFound { .. }, .. }
-        | GetError::Decode {
-            source: Decode::ChunkNotFound { .. } | Decode::ParentNotFound { .. } | Decode::LeafNotFound { .. },
-            ..
-        } => FetchError::NotHeld,
-        GetError::Decode {
-            source: Decode::ParentHashMismatch { .. } | Decode::LeafHashMismatch { .. },
-            ..
-        } => FetchError::Corrupt,
-        error @ (GetError::LocalFailure { .. }
-        | GetError::IrpcSend { .. }
-        | GetError::Decode { source: Decode::Write { .. }, .. }) => {
-            FetchError::Store(BlobError::Add(error.into()))
-        }
-        error => FetchError::Broken(error.into()),
     }
 }

@@ -20,6 +20,10 @@ pub(crate) enum Trick {
     Stall(usize),
     /// Claims this length.
     Claim(u64),
+    /// Sends so many bytes each second, for ever.
+    Drip(usize),
+    /// Says that it does not have what it says that it has.
+    Lack,
 }
 
 #[derive(Debug, Clone)]
@@ -80,11 +84,26 @@ async fn pass_on(
                 victim.closed().await;
                 return Ok(());
             }
+            Some(Trick::Lack) => {
+                /// What an honest provider says then.
+                const INTERNAL: u32 = 3;
+                honest.stop(0_u32.into()).ok();
+                return Ok(answer.reset(INTERNAL.into())?);
+            }
+            Some(Trick::Drip(rate)) => {
+                for drop in bytes.chunks(rate) {
+                    answer.write_all(drop).await.map_err(AcceptError::from_err)?;
+                    // That is the trick.
+                    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+                }
+            }
             Some(Trick::Claim(size)) if sent == 0 => bytes[..8].copy_from_slice(&size.to_le_bytes()),
             _ => {}
         }
         sent += read;
-        answer.write_all(bytes).await.map_err(AcceptError::from_err)?;
+        if !matches!(trick, Some(Trick::Drip(_))) {
+            answer.write_all(bytes).await.map_err(AcceptError::from_err)?;
+        }
     }
     answer.finish().ok();
     Ok(())

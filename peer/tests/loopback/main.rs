@@ -3,7 +3,10 @@
 mod blobs;
 mod endpoints;
 mod evil;
+mod exchange;
+mod hostile;
 mod peers;
+mod relay;
 mod rpc;
 mod swarm;
 mod tcp;

@@ -18,19 +18,19 @@ use crate::{
     peers::{Node, endpoint, eventually, noise},
 };
 
-const MIB: u64 = 1 << 20;
+pub(crate) const MIB: u64 = 1 << 20;
 
 /// A peer that fetches as a worker does.
-struct Peer {
-    endpoint: PeerEndpoint,
-    store: BlobStore,
-    swarm: Swarm,
+pub(crate) struct Peer {
+    pub(crate) endpoint: PeerEndpoint,
+    pub(crate) store: BlobStore,
+    pub(crate) swarm: Swarm,
     transport: IrohBlobs,
     _router: Router,
 }
 
 impl Peer {
-    async fn new(serving: Serving) -> Self {
+    pub(crate) async fn new(serving: Serving) -> Self {
         Self::with(BlobStore::in_memory(), serving, None).await
     }
 
@@ -45,25 +45,25 @@ impl Peer {
         Self { endpoint, store, swarm, transport, _router: router }
     }
 
-    fn provider(&self) -> Provider {
+    pub(crate) fn provider(&self) -> Provider {
         self.endpoint.address().into()
     }
 
-    async fn fetch(&self, blob: BlobRef, source: &Provider, others: &[Provider]) -> Fetch {
+    pub(crate) async fn fetch(&self, blob: BlobRef, source: &Provider, others: &[Provider]) -> Fetch {
         let told = Told { source: Some(source.clone()), others: others.to_vec() };
         self.swarm.fetch(blob, told).await.expect("it starts")
     }
 }
 
-fn source() -> Serving {
+pub(crate) fn source() -> Serving {
     Serving { is_source: true, upload: None }
 }
 
 /// Whom a peer is told of.
 #[derive(Clone)]
-struct Told {
-    source: Option<Provider>,
-    others: Vec<Provider>,
+pub(crate) struct Told {
+    pub(crate) source: Option<Provider>,
+    pub(crate) others: Vec<Provider>,
 }
 
 impl Members for Told {
@@ -77,7 +77,12 @@ impl Members for Told {
 }
 
 /// Lets all of them fetch at once, each knowing all others and `more`.
-async fn fetch_all(peers: &[Peer], blob: BlobRef, source: &Provider, more: &[Provider]) -> Vec<Fetch> {
+pub(crate) async fn fetch_all(
+    peers: &[Peer],
+    blob: BlobRef,
+    source: &Provider,
+    more: &[Provider],
+) -> Vec<Fetch> {
     let mut fetches = Vec::new();
     for peer in peers {
         let others = peers.iter().map(Peer::provider).filter(|other| other.peer() != peer.endpoint.peer_id());
@@ -91,7 +96,7 @@ async fn fetch_all(peers: &[Peer], blob: BlobRef, source: &Provider, more: &[Pro
     fetches
 }
 
-async fn seeded(bytes: &bytes::Bytes) -> (Peer, BlobRef) {
+pub(crate) async fn seeded(bytes: &bytes::Bytes) -> (Peer, BlobRef) {
     let seed = Peer::new(source()).await;
     let blob = seed.store.add_bytes(bytes.clone(), "data").await.expect("added");
     (seed, blob)

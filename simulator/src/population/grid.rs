@@ -51,6 +51,8 @@ pub(super) struct Grid<'a> {
     /// The first task that nobody was handed yet.
     untouched: TaskNo,
     pub(super) again: Queue,
+    /// Volunteers that are established and not gone for good.
+    pub(super) established: usize,
     attempts: u64,
     network_bytes: u64,
 }
@@ -79,6 +81,7 @@ impl<'a> Grid<'a> {
             tasks: Tasks::new(setup.tasks),
             untouched: 0,
             again: Queue::default(),
+            established: volunteers.iter().filter(|volunteer| volunteer.record.is_established()).count(),
             attempts: 0,
             network_bytes: 0,
             volunteers,
@@ -202,16 +205,26 @@ impl<'a> Grid<'a> {
 
     /// Something for a volunteer: what others have begun before what nobody has.
     fn task_for(&mut self, number: VolunteerNo) -> Option<TaskNo> {
-        let volunteer = &self.volunteers[number as usize];
-        let may = |task| self.tasks.may_have(task, number, volunteer.owner, &self.volunteers);
+        let may = |task| self.tasks.may_have(task, number, &self.volunteers, false);
         let begun = self.again.take(may);
         if begun.is_none() && self.untouched < self.setup.tasks {
             let task = self.untouched;
             self.untouched += 1;
             self.tasks.begin(task);
+            if self.all_begun() {
+                // Nobody need wait for those who are at it any more.
+                for begun in self.tasks.all_open() {
+                    self.consider(begun);
+                }
+            }
             return Some(task);
         }
         begun
+    }
+
+    /// Whether nothing is left that nobody was handed.
+    pub(super) fn all_begun(&self) -> bool {
+        self.untouched == self.setup.tasks
     }
 
     /// How long a task takes at speed 1, and what it pays: drawn from its number alone, the same for each policy.
@@ -240,7 +253,9 @@ impl<'a> Grid<'a> {
         let run = volunteer.run;
         let earlier = self.tasks.said_in_group(task, volunteer.group, &self.volunteers);
         let volunteer = &mut self.volunteers[number as usize];
+        let was_there = !volunteer.gone;
         let ending = volunteer.begin(number, self.now, work, earlier, self.setup, &mut self.rng);
+        self.established -= usize::from(was_there && volunteer.gone && volunteer.record.is_established());
         self.attempts += 1;
         self.network_bytes += self.setup.input_bytes;
         self.tasks.hand(task, number, run);
@@ -300,7 +315,7 @@ impl<'a> Grid<'a> {
         let Some(task) = self.again.pop() else { return false };
         let may = |number: &VolunteerNo| {
             let volunteer = &self.volunteers[*number as usize];
-            !volunteer.gone && self.tasks.may_have(task, *number, volunteer.owner, &self.volunteers)
+            !volunteer.gone && self.tasks.may_have(task, *number, &self.volunteers, true)
         };
         let place = self.idle.iter().position(may);
         if let Some(place) = place {

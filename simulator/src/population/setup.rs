@@ -109,11 +109,12 @@ mod defaults {
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Replicas {
-    /// As many as will be needed if all agree, as the coordinator does.
+    /// As the coordinator does: for an error rate the next one when the one before has answered, which takes fewer, until
+    /// all tasks are begun; and for other policies as many as will be needed if all agree.
     #[default]
-    AtOnce,
-    /// The next one when the one before has answered: later, and fewer.
     OneByOne,
+    /// As many as will be needed if all agree, whatever the policy.
+    AtOnce,
 }
 
 /// Which policy decides.

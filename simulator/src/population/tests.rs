@@ -85,6 +85,10 @@ fn who_is_honest_until_trusted_gets_through_with_boinc_and_not_here() {
         for seed in SEEDS {
             let ours = simulate(&many, PolicyName::ErrorRate, seed);
             assert!(wrong(&ours) <= 1e-3, "{honest_for} seed {seed}: {}", wrong(&ours));
+            #[expect(clippy::cast_precision_loss, reason = "a rate")]
+            let of_their_own = ours.groups[1].wrong_accepted as f64 / ours.groups[1].attempts as f64;
+            // That they know how many checks they passed no real worker can.
+            assert!(of_their_own <= 1e-3, "{honest_for} seed {seed}: {of_their_own} of their own");
         }
         // One among few gets enough to do to become trusted again and again.
         let mut alone = setup(cheats(1), 0.05);
@@ -108,6 +112,37 @@ fn a_grid_of_known_honest_volunteers_costs_little_more_than_one_attempt_for_each
     for seed in SEEDS {
         let ours = simulate(&setup, PolicyName::ErrorRate, seed);
         assert!(ours.attempts_per_task() <= 1.10, "seed {seed}: {}", ours.attempts_per_task());
+    }
+}
+
+#[test]
+fn a_burst_of_newcomers_that_lie_decides_nothing_in_a_grid_of_known_volunteers() {
+    let mut burst = setup(RawGroup { together: true, ..group(250, Strategy::Always) }, 0.05);
+    burst.groups[0].checks = 50;
+    for seed in SEEDS {
+        let ours = simulate(&burst, PolicyName::ErrorRate, seed);
+        assert_eq!((ours.tasks, ours.wrong_accepted), (u64::from(TASKS), 0), "seed {seed}");
+        let honest = ours.groups[0].credit_per_attempt();
+        assert!(ours.groups[1].credit_per_attempt() < honest / 100.0, "seed {seed}");
+    }
+    // Without the rule that one of them has to agree who is none, they decide: voting shows it.
+    let voting = simulate(&burst, PolicyName::Quorum(2), 1);
+    assert!(wrong(&voting) > 0.3, "{}", wrong(&voting));
+}
+
+#[test]
+fn asking_one_by_one_costs_fewer_attempts_and_little_time() {
+    for (cheats, share, most) in [(25, 0.05, 1.9), (100, 0.2, 3.0)] {
+        let liars = RawGroup { together: true, ..group(cheats, Strategy::Always) };
+        let mut setup = setup(liars, share);
+        let mut run = |replicas| {
+            setup.replicas = replicas;
+            simulate(&setup, PolicyName::ErrorRate, 1)
+        };
+        let (slow, fast) = (run(Replicas::OneByOne), run(Replicas::AtOnce));
+        let (price, at_once) = (slow.attempts_per_task(), fast.attempts_per_task());
+        assert!(price < most && price < at_once, "{share}: {price}, {at_once}");
+        assert!(slow.makespan_secs < 1.1 * fast.makespan_secs, "{share}");
     }
 }
 

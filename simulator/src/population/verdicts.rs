@@ -6,7 +6,7 @@ use rand::RngExt;
 use talka_core::{
     limits,
     quantities::Credit,
-    trust::{Camp, Judgement, Lesson, Scene},
+    trust::{Camp, Judgement, Lesson, Policy, Record, Scene, established_min},
 };
 
 use super::{
@@ -14,7 +14,7 @@ use super::{
     grid::Grid,
     queue::TaskNo,
     strategy::Answer,
-    volunteers::{Volunteer, VolunteerNo},
+    volunteers::{Unchecked, Volunteer, VolunteerNo},
 };
 
 /// An attempt at an open task.
@@ -35,6 +35,8 @@ struct Open {
     queued: u32,
     /// It has a result, which at least one more must confirm.
     closing: bool,
+    /// Only who is established may have it.
+    established_only: bool,
 }
 
 impl Open {
@@ -120,19 +122,29 @@ impl Tasks {
         attempt.is_some_and(|attempt| !std::mem::replace(&mut attempt.lost, true))
     }
 
-    /// Whether somebody may have a task: nobody votes twice, nor do two of one owner.
+    /// Whether somebody may have a task: nobody votes twice, nor do two of one owner; and newcomers may not have what waits
+    /// for somebody who is none, unless there is nobody else (`whoever`).
     pub(super) fn may_have(
         &self,
         task: TaskNo,
         volunteer: VolunteerNo,
-        owner: u32,
         volunteers: &[Volunteer],
+        whoever: bool,
     ) -> bool {
+        let Volunteer { owner, record, .. } = &volunteers[volunteer as usize];
         self.open.get(&task).is_none_or(|open| {
-            open.attempts.iter().all(|attempt| {
-                attempt.volunteer != volunteer && volunteers[attempt.volunteer as usize].owner != owner
-            })
+            (whoever || !open.established_only || record.is_established())
+                && open.attempts.iter().all(|attempt| {
+                    attempt.volunteer != volunteer && volunteers[attempt.volunteer as usize].owner != *owner
+                })
         })
+    }
+
+    /// All that are open, in their order.
+    pub(super) fn all_open(&self) -> Vec<TaskNo> {
+        let mut open: Vec<TaskNo> = self.open.keys().copied().collect();
+        open.sort_unstable();
+        open
     }
 
     /// What somebody of a group has said on a task.
@@ -154,10 +166,14 @@ impl Grid<'_> {
         let first = votes.first().map(|(voter, _)| *voter).or(under_way.first().copied());
         let (mut camps, answers) = self.camps(&votes);
         let enough_looked = !(closing && votes.len() < 2);
+        let weighs = matches!(self.policy, Policy::ErrorRate { .. });
+        let at_it = votes.iter().map(|(voter, _)| voter).chain(&under_way);
+        let known = at_it.filter(|who| self.volunteers[**who as usize].record.is_established()).count();
         let scene = Scene {
             draw: self.draw(task),
             unchecked: first.map_or(0, |first| self.volunteers[first as usize].unchecked.len()),
-            established_elsewhere: false,
+            established_elsewhere: weighs
+                && self.established >= known + established_min(self.volunteers.len()),
         };
         let judgement = self.policy.judge(&camps, scene);
         if let Judgement::Accept { camp, provisional } = judgement
@@ -168,7 +184,7 @@ impl Grid<'_> {
         if votes.len() > limits::ERROR_RATE_VOTES_MAX {
             return self.tasks.give_up(task);
         }
-        let patient = self.setup.replicas == Replicas::OneByOne;
+        let patient = self.setup.replicas == Replicas::OneByOne && !self.all_begun();
         if patient && !under_way.is_empty() {
             return;
         }
@@ -191,8 +207,14 @@ impl Grid<'_> {
         for _ in 0..more {
             self.again.push(task);
         }
+        // Whether with one more newcomer only somebody who is none would be missing.
+        if let Some(camp) = camps.get_mut(lead.unwrap_or(0)) {
+            camp.join(&self.policy, &Record::default(), true);
+        }
+        let wanted = self.policy.judge(&camps, scene);
         if let Some(open) = self.tasks.open.get_mut(&task) {
             open.queued += more;
+            open.established_only = matches!(wanted, Judgement::More { established: true, .. });
         }
     }
 
@@ -237,21 +259,24 @@ impl Grid<'_> {
         }
         if provisional {
             self.tasks.provisional += 1;
-            self.volunteers[first as usize].unchecked.push(task);
+            self.volunteers[first as usize].unchecked.push(Unchecked { task, passed: false });
         }
     }
 
     fn learn(&mut self, voter: VolunteerNo, lesson: Lesson, task: TaskNo) {
         let known = &mut self.volunteers[voter as usize];
+        self.established -= usize::from(known.record.is_established() && !known.gone);
         known.record.learn(lesson);
+        self.established += usize::from(known.record.is_established() && !known.gone);
         match lesson {
             Lesson::Passed => {
-                self.tasks.provisional -= known.unchecked.len() as u64;
-                known.unchecked.clear();
+                let before = known.unchecked.len();
+                known.unchecked.retain_mut(|word| !std::mem::replace(&mut word.passed, true));
+                self.tasks.provisional -= (before - known.unchecked.len()) as u64;
             }
             Lesson::Nothing => {}
             Lesson::Caught => {
-                for revoked in std::mem::take(&mut known.unchecked) {
+                for Unchecked { task: revoked, .. } in std::mem::take(&mut known.unchecked) {
                     self.tasks.provisional -= 1;
                     if revoked != task {
                         self.revoke(voter, revoked);
@@ -282,7 +307,7 @@ impl Grid<'_> {
             }
             let place = self.rng.random_range(0..unchecked);
             let volunteer = &mut self.volunteers[number];
-            let task = volunteer.unchecked.swap_remove(place);
+            let Unchecked { task, .. } = volunteer.unchecked.swap_remove(place);
             self.tasks.provisional -= 1;
             let voter = u32::try_from(number).unwrap_or(u32::MAX);
             let Some(accepted) = self.tasks.accepted[task as usize] else { continue };

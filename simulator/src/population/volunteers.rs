@@ -15,6 +15,14 @@ pub(super) type VolunteerNo = u32;
 /// Seconds since the start.
 pub(super) type Secs = f64;
 
+/// A result that rests on one word.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Unchecked {
+    pub(super) task: TaskNo,
+    /// Whether whose word it is passed a check since.
+    pub(super) passed: bool,
+}
+
 /// One volunteer: one machine with one slot.
 #[derive(Debug)]
 pub(super) struct Volunteer {
@@ -24,8 +32,8 @@ pub(super) struct Volunteer {
     speed: f64,
     /// What the coordinator knows of it.
     pub(super) record: Record,
-    /// Tasks whose results rest on its word alone since its last passed check.
-    pub(super) unchecked: Vec<TaskNo>,
+    /// Results that rest on its word alone.
+    pub(super) unchecked: Vec<Unchecked>,
     /// Until when it is there.
     pub(super) online_until: Secs,
     /// Tasks that it was handed, but for those that it was told to stop.

@@ -5,6 +5,7 @@
 
 mod peer;
 mod process;
+mod report;
 
 use std::{process::ExitCode, time::Duration};
 
@@ -14,7 +15,10 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 pub(crate) use self::peer::{SwarmPeerConfig, run as peer};
-use self::process::PeerProcess;
+use self::{
+    process::{Part, PeerProcess},
+    report::{Poisoned, Report},
+};
 use crate::{output::Out, paths, progress};
 
 /// What is to be measured.
@@ -26,25 +30,12 @@ pub(crate) struct SwarmConfig {
     pub(crate) mib: u64,
     /// What each peer and the source can send, in 10⁶ bytes per second.
     pub(crate) uplink_mb_s: Option<f64>,
+    /// What each peer can take, likewise.
+    pub(crate) downlink_mb_s: Option<f64>,
     /// Whether peers know nobody but the source.
     pub(crate) seed_only: bool,
-}
-
-/// What came of it.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-struct Report {
-    peers: u32,
-    mib: u64,
-    uplink_mb_s: Option<f64>,
-    /// What the source sent, as a multiple of the blob.
-    seed_upload_ratio: f64,
-    /// From the start to the last peer that had all of it.
-    wall_secs: f64,
-    /// The shortest time that any way of spreading it could take.
-    fluid_bound_secs: Option<f64>,
-    /// Processor time of all processes together.
-    cpu_secs: f64,
-    seed_only: bool,
+    /// How many of the peers send wrong bytes when it is done once more, if it is.
+    pub(crate) poisoners: Option<u32>,
 }
 
 /// What a peer is told.
@@ -53,6 +44,8 @@ struct Report {
 enum Order {
     /// Fetch this from the source and from each other.
     Fetch { blob: BlobText, source: PeerText, others: Vec<PeerText> },
+    /// Compare what was fetched with what was made.
+    Check,
 }
 
 /// What a peer says.
@@ -63,6 +56,8 @@ enum Word {
     Ready { peer: PeerText, blob: Option<BlobText> },
     /// It has the blob.
     Fetched,
+    /// It has compared.
+    Checked { wrong_bytes: u64, banned: Vec<String> },
     /// It ends.
     Ended { served: u64, cpu_secs: f64 },
 }
@@ -89,90 +84,94 @@ pub(crate) async fn run(config: SwarmConfig, out: Out) -> anyhow::Result<ExitCod
     let longest = Duration::from_secs_f64(bound.unwrap_or(0.0) * f64::from(config.peers)) + PATIENCE;
     let bar = progress::steps_bar(out, 3);
     bar.set_message("peers fetch");
-    let report = tokio::time::timeout(longest, measure(config, bound)).await;
-    let report = report.with_context(|| format!("the peers did not have the blob after {longest:?}"))??;
+    let late = || format!("the peers did not have the blob after {longest:?}");
+    let clean = tokio::time::timeout(longest, measure(config, 0)).await.with_context(late)??;
+    let poisoned = match config.poisoners {
+        Some(poisoners) => {
+            bar.set_message("peers fetch, and some send wrong bytes");
+            let measured = tokio::time::timeout(longest, measure(config, poisoners)).await;
+            Some(Poisoned::new(poisoners, &clean, measured.with_context(late)??))
+        }
+        None => None,
+    };
     bar.finish_and_clear();
-    report.print(out)?;
+    Report::new(config, bound, &clean, poisoned).print(out)?;
     Ok(ExitCode::SUCCESS)
 }
 
-async fn measure(config: SwarmConfig, bound: Option<f64>) -> anyhow::Result<Report> {
+/// What came of one run.
+#[derive(Debug)]
+struct Measured {
+    wall_secs: f64,
+    seed_upload_ratio: f64,
+    cpu_secs: f64,
+    wrong_bytes: u64,
+    /// Bans of poisoners, and of others, by all peers together.
+    banned: (usize, usize),
+}
+
+/// Lets the peers fetch, so many of which send wrong bytes.
+async fn measure(config: SwarmConfig, poisoners: u32) -> anyhow::Result<Measured> {
     let exe = paths::own_executable().context("cannot find this program's own file")?;
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "bytes per second, checked")]
-    let uplink = config.uplink_mb_s.map(|uplink| (uplink * 1e6) as u64);
+    let bytes_per_sec = |mb_s: Option<f64>| mb_s.map(|mb_s| (mb_s * 1e6) as u64);
+    let (uplink, downlink) = (bytes_per_sec(config.uplink_mb_s), bytes_per_sec(config.downlink_mb_s));
     let bytes = config.mib << 20;
-    let mut source = PeerProcess::start(&exe, uplink, Some(bytes)).context("the source")?;
-    let mut peers = Vec::new();
-    for number in 0..config.peers {
-        peers.push(PeerProcess::start(&exe, uplink, None).with_context(|| format!("peer {number}"))?);
-    }
+    let limits = (uplink, downlink);
+    let mut source = PeerProcess::start(&exe, (uplink, None), Part::Source(bytes)).context("the source")?;
+    let start = |count, part| -> anyhow::Result<Vec<PeerProcess>> {
+        (0..count).map(|_| PeerProcess::start(&exe, limits, part)).collect()
+    };
+    let mut liars = start(poisoners, Part::Poisoner(bytes)).context("a poisoner")?;
+    let mut peers = start(config.peers - poisoners, Part::Fetches).context("a peer")?;
     let (at_source, blob) = source.ready().await.context("the source")?;
     let blob = blob.context("the source made no blob")?;
-    let everybody: Vec<PeerText> = try_join_all(peers.iter_mut().map(PeerProcess::ready))
-        .await?
-        .into_iter()
-        .map(|(peer, _)| peer)
-        .collect();
+    // Liars first: they are as well known as anybody.
+    let everybody = try_join_all(liars.iter_mut().chain(&mut peers).map(PeerProcess::ready)).await?;
+    let everybody: Vec<PeerText> = everybody.into_iter().map(|(peer, _)| peer).collect();
     let begun = Instant::now();
     for (number, peer) in peers.iter_mut().enumerate() {
-        let others = everybody.iter().enumerate().filter(|(other, _)| *other != number && !config.seed_only);
+        let itself = number + liars.len();
+        let others = everybody.iter().enumerate().filter(|(other, _)| *other != itself && !config.seed_only);
         let others = others.map(|(_, other)| other.clone()).collect();
         peer.tell(&Order::Fetch { blob: blob.clone(), source: at_source.clone(), others }).await?;
     }
     // Whoever says that it has fetched has all of it, verified.
     try_join_all(peers.iter_mut().map(PeerProcess::fetched)).await?;
     let wall_secs = begun.elapsed().as_secs_f64();
+    let (mut wrong_bytes, mut banned) = (0, (0, 0));
+    if poisoners > 0 {
+        let is_liar = |peer: &String| everybody.iter().take(liars.len()).any(|liar| liar.peer == *peer);
+        for peer in &mut peers {
+            let (wrong, bans) = peer.check().await?;
+            wrong_bytes += wrong;
+            let of_liars = bans.iter().filter(|peer| is_liar(peer)).count();
+            banned = (banned.0 + of_liars, banned.1 + bans.len() - of_liars);
+        }
+    }
     let mut cpu_secs = 0.0;
-    for peer in peers {
+    for peer in peers.into_iter().chain(liars) {
         cpu_secs += peer.end().await?.1;
     }
     let (served, cpu) = source.end().await.context("the source")?;
     #[expect(clippy::cast_precision_loss, reason = "bytes of a blob")]
     let seed_upload_ratio = served as f64 / bytes as f64;
-    Ok(Report {
-        peers: config.peers,
-        mib: config.mib,
-        uplink_mb_s: config.uplink_mb_s,
-        seed_upload_ratio,
-        wall_secs,
-        fluid_bound_secs: bound,
-        cpu_secs: cpu_secs + cpu,
-        seed_only: config.seed_only,
-    })
+    Ok(Measured { wall_secs, seed_upload_ratio, cpu_secs: cpu_secs + cpu, wrong_bytes, banned })
 }
 
-/// With equal uplinks u and no limit for what is taken: the larger of F/u, as the source has to send everything once,
-/// and N·F/(u + N·u), as all of them together have to send it N times.
+/// With equal uplinks u and downlinks d: the largest of F/u, as the source has to send everything once, F/d, as each peer has
+/// to take all of it, and N·F/(u + N·u), as all of them together have to send it N times.
 #[expect(clippy::cast_precision_loss, reason = "bytes of a blob")]
 fn fluid_bound_secs(config: &SwarmConfig) -> Option<f64> {
-    let uplink = config.uplink_mb_s? * 1e6;
     let (bytes, peers) = ((config.mib << 20) as f64, f64::from(config.peers));
-    Some((bytes / uplink).max(peers * bytes / (uplink + peers * uplink)))
-}
-
-impl Report {
-    fn print(&self, out: Out) -> anyhow::Result<()> {
-        if out.is_json() {
-            return out.json(self);
-        }
-        if out.is_quiet() {
-            return out.line(format!("{:.3} {:.3}", self.wall_secs, self.seed_upload_ratio));
-        }
-        let none = || "-".to_owned();
-        out.fields([
-            ("peers", self.peers.to_string()),
-            ("blob", format!("{} MiB", self.mib)),
-            ("uplink", self.uplink_mb_s.map_or_else(none, |uplink| format!("{uplink} MB/s each"))),
-            ("time", format!("{:.2} s", self.wall_secs)),
-            ("bound", self.fluid_bound_secs.map_or_else(none, |bound| format!("{bound:.2} s"))),
-            (
-                "of the bound",
-                self.fluid_bound_secs
-                    .map_or_else(none, |bound| format!("{:.2} times", self.wall_secs / bound)),
-            ),
-            ("source sent", format!("{:.2} times the blob", self.seed_upload_ratio)),
-            ("processor", format!("{:.2} s in all", self.cpu_secs)),
-        ])
+    let sent = config.uplink_mb_s.map(|uplink| {
+        let uplink = uplink * 1e6;
+        (bytes / uplink).max(peers * bytes / (uplink + peers * uplink))
+    });
+    let taken = config.downlink_mb_s.map(|downlink| bytes / (downlink * 1e6));
+    match (sent, taken) {
+        (Some(sent), Some(taken)) => Some(sent.max(taken)),
+        (sent, taken) => sent.or(taken),
     }
 }
 
@@ -182,9 +181,19 @@ mod tests {
 
     #[test]
     fn the_bound_is_the_source_or_all_uplinks_together() {
-        let config = |peers, uplink_mb_s| SwarmConfig { peers, mib: 64, uplink_mb_s, seed_only: false };
-        assert_eq!(fluid_bound_secs(&config(8, None)), None);
-        let source = fluid_bound_secs(&config(8, Some(1.048_576))).expect("capped");
-        assert!((source - 64.0).abs() < 1e-9, "{source}");
+        let config = |peers, uplink_mb_s, downlink_mb_s| SwarmConfig {
+            peers,
+            mib: 64,
+            uplink_mb_s,
+            downlink_mb_s,
+            seed_only: false,
+            poisoners: None,
+        };
+        assert_eq!(fluid_bound_secs(&config(8, None, None)), None);
+        let caps = [(Some(1.048_576), None), (None, Some(1.048_576)), (Some(2.097_152), Some(1.048_576))];
+        for (uplink, downlink) in caps {
+            let bound = fluid_bound_secs(&config(8, uplink, downlink)).expect("capped");
+            assert!((bound - 64.0).abs() < 1e-9, "{bound}");
+        }
     }
 }

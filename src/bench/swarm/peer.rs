@@ -11,11 +11,14 @@ use talka_peer::{
     blobs::{self, AdmitAll, BlobServer, BlobStore, Serving},
     connections::ConnectionLimits,
     endpoint::{EndpointConfig, PeerEndpoint},
+    faults::Poisoner,
     identity::Identity,
+    rpc::{self, PeerHandler},
     swarm::{Members, Swarm},
-    transfer::{IrohBlobs, Provider},
+    transfer::{GrpcBlobs, IrohBlobs, Provider, Transports},
 };
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::{BlobText, Order, PeerText, Word};
 use crate::output::Out;
@@ -25,8 +28,12 @@ use crate::output::Out;
 pub(crate) struct SwarmPeerConfig {
     /// What it can send, in bytes per second.
     pub(crate) upload: Option<NonZeroU64>,
+    /// What it can take, in bytes per second.
+    pub(crate) download: Option<NonZeroU64>,
     /// Size of the blob that it makes.
     pub(crate) seed_blob: Option<Size>,
+    /// Size of the blob of which it sends wrong bytes.
+    pub(crate) poison: Option<Size>,
 }
 
 /// Longest order: an address for each of the peers.
@@ -34,15 +41,26 @@ const ORDER_BYTES_MAX: u64 = 64 << 10;
 
 /// Serves until the end of standard input.
 pub(crate) async fn run(config: SwarmPeerConfig, out: Out) -> anyhow::Result<ExitCode> {
+    if let Some(size) = config.poison {
+        return poison(size, out).await;
+    }
     let dir = tempfile::TempDir::with_prefix("talka-bench-").context("cannot create a directory")?;
     let store = BlobStore::open(dir.path()).await?;
     let endpoint = PeerEndpoint::bind(EndpointConfig::new(Identity::ephemeral()).on_loopback()).await?;
     let connections = ConnectionLimits::default();
     let serving = Serving { upload: config.upload, is_source: config.seed_blob.is_some() };
     let server = BlobServer::with(&store, AdmitAll, serving, connections.clone());
-    let router = endpoint.router(&connections).accept(blobs::ALPN, server.clone()).spawn();
-    let transport = IrohBlobs::new(endpoint.clone(), store.clone(), None);
+    let (peers, streams) = PeerHandler::new(connections.clone());
+    let router = endpoint.router(&connections).accept(blobs::ALPN, server.clone());
+    let router = router.accept(rpc::ALPN, peers).spawn();
+    let first = IrohBlobs::new(endpoint.clone(), store.clone(), None).with_download_limit(config.download);
+    let second = GrpcBlobs::new(endpoint.clone(), store.clone(), endpoint.address().direct);
+    let transport = Transports::both(first, second);
     let swarm = Swarm::new(endpoint.peer_id(), transport, store.clone(), server);
+    let stopping = CancellationToken::new();
+    let _stop = stopping.clone().drop_guard();
+    let exchange =
+        AbortOnDropHandle::new(tokio::spawn(swarm.exchange().serve(connections, streams, stopping)));
 
     let blob = match config.seed_blob {
         Some(size) => Some(store.add_bytes(noise(size)?, "bench/").await?),
@@ -54,22 +72,67 @@ pub(crate) async fn run(config: SwarmPeerConfig, out: Out) -> anyhow::Result<Exi
     out.json(&Word::Ready { peer, blob: blob.map(text) })?;
 
     let mut orders = BufReader::new(tokio::io::stdin().take(ORDER_BYTES_MAX)).lines();
-    let mut fetches = Vec::new();
+    let (mut fetches, mut known) = (Vec::new(), Vec::new());
     while let Some(line) = orders.next_line().await? {
-        let Order::Fetch { blob, source, others } = serde_json::from_str(&line)?;
-        let blob = BlobRef { hash: blob.hash.parse()?, size: Size::new(blob.size) };
-        let others = others.iter().map(provider).collect::<anyhow::Result<_>>()?;
-        let fetch = swarm.fetch(blob, Told { source: provider(&source)?, others }).await?;
-        fetch.done().await?;
-        out.json(&Word::Fetched)?;
-        fetches.push(fetch);
+        match serde_json::from_str(&line)? {
+            Order::Fetch { blob, source, others } => {
+                let blob = BlobRef { hash: blob.hash.parse()?, size: Size::new(blob.size) };
+                let source = provider(&source)?;
+                let others = others.iter().map(provider).collect::<anyhow::Result<Vec<_>>>()?;
+                known.extend(others.iter().chain([&source]).map(Provider::peer));
+                let fetch = swarm.fetch(blob, Told { source, others }).await?;
+                fetch.done().await?;
+                out.json(&Word::Fetched)?;
+                fetches.push(fetch);
+            }
+            Order::Check => {
+                let mut wrong_bytes = 0;
+                for fetch in &fetches {
+                    wrong_bytes += wrong(&store, fetch.blob()).await?;
+                }
+                let banned = known.iter().filter(|peer| swarm.is_banned(**peer));
+                out.json(&Word::Checked { wrong_bytes, banned: banned.map(ToString::to_string).collect() })?;
+            }
+        }
     }
     settled(&store).await;
     out.json(&Word::Ended { served: store.served_bytes(), cpu_secs: cpu_secs() })?;
+    drop(exchange);
     drop(router.shutdown().await);
     endpoint.close().await;
     store.shutdown().await;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Serves wrong bytes until the end of standard input.
+async fn poison(size: Size, out: Out) -> anyhow::Result<ExitCode> {
+    let endpoint = PeerEndpoint::bind(EndpointConfig::new(Identity::ephemeral()).on_loopback()).await?;
+    let router = endpoint.router(&ConnectionLimits::default());
+    let router = router.accept(blobs::ALPN, Poisoner::new(size)).spawn();
+    let address = *endpoint.address().direct.first().context("no address")?;
+    out.json(&Word::Ready { peer: PeerText { peer: endpoint.peer_id().to_string(), address }, blob: None })?;
+    tokio::io::copy(&mut tokio::io::stdin(), &mut tokio::io::sink()).await?;
+    out.json(&Word::Ended { served: 0, cpu_secs: cpu_secs() })?;
+    drop(router.shutdown().await);
+    endpoint.close().await;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// How many bytes of a blob that was fetched are not those that the source made.
+async fn wrong(store: &BlobStore, blob: BlobRef) -> anyhow::Result<u64> {
+    /// What is compared at once.
+    const BYTES: u64 = 4 << 20;
+    let right = noise(blob.size)?;
+    let (mut wrong, mut start) = (0, 0);
+    while start < blob.size.get() {
+        let end = (start + BYTES).min(blob.size.get());
+        let found = store.read_range(blob.hash, start..end).await?;
+        let expected = right.slice(usize::try_from(start)?..usize::try_from(end)?);
+        wrong += found.iter().zip(&expected).filter(|(found, expected)| found != expected).count() as u64;
+        wrong += expected.len().abs_diff(found.len()) as u64;
+        start = end;
+    }
+    Ok(wrong)
 }
 
 /// Waits until transfers that have just ended are counted.

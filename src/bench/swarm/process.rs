@@ -15,6 +15,17 @@ const STDOUT_BYTES_MAX: u64 = 64 << 10;
 /// Time for a peer to end.
 const END_MAX: Duration = Duration::from_secs(20);
 
+/// What a peer process is for.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Part {
+    /// It makes a blob of so many bytes.
+    Source(u64),
+    /// It fetches.
+    Fetches,
+    /// It sends wrong bytes of a blob of this size.
+    Poisoner(u64),
+}
+
 /// It ends at the end of its standard input, whatever happens to this process.
 pub(super) struct PeerProcess {
     child: Child,
@@ -23,14 +34,23 @@ pub(super) struct PeerProcess {
 }
 
 impl PeerProcess {
-    pub(super) fn start(exe: &Path, uplink: Option<u64>, seed: Option<u64>) -> anyhow::Result<Self> {
+    pub(super) fn start(
+        exe: &Path,
+        (uplink, downlink): (Option<u64>, Option<u64>),
+        part: Part,
+    ) -> anyhow::Result<Self> {
         let mut command = Command::new(exe);
         command.args(["--json", "bench", "swarm-peer"]);
         if let Some(uplink) = uplink {
             command.args(["--upload-limit", &uplink.to_string()]);
         }
-        if let Some(bytes) = seed {
-            command.args(["--seed-blob", &bytes.to_string()]);
+        if let Some(downlink) = downlink {
+            command.args(["--download-limit", &downlink.to_string()]);
+        }
+        match part {
+            Part::Source(bytes) => drop(command.args(["--seed-blob", &bytes.to_string()])),
+            Part::Poisoner(bytes) => drop(command.args(["--poison", &bytes.to_string()])),
+            Part::Fetches => {}
         }
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit()).kill_on_drop(true);
         let mut child = command.spawn().context("cannot start a peer process")?;
@@ -62,6 +82,15 @@ impl PeerProcess {
         match self.word().await? {
             Word::Fetched => Ok(()),
             other => bail!("a peer process said {other:?} instead of having fetched"),
+        }
+    }
+
+    /// Lets it compare what it fetched with what was made: wrong bytes, and whom it has banned.
+    pub(super) async fn check(&mut self) -> anyhow::Result<(u64, Vec<String>)> {
+        self.tell(&Order::Check).await?;
+        match self.word().await? {
+            Word::Checked { wrong_bytes, banned } => Ok((wrong_bytes, banned)),
+            other => bail!("a peer process said {other:?} instead of having checked"),
         }
     }
 

@@ -11,6 +11,7 @@ use std::{
 use serde_json::Value;
 
 use super::{
+    network::Machine,
     server::Guard,
     wait::{LONG, until},
 };
@@ -85,6 +86,21 @@ impl Talka {
     pub(crate) fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
         self.command.env(name, value);
         self
+    }
+
+    /// The same on another machine.
+    pub(crate) fn inside(self, machine: &Machine) -> Self {
+        let prefix = machine.prefix();
+        let mut command = Command::new(&prefix[0]);
+        command.args(&prefix[1..]).arg(self.command.get_program()).args(self.command.get_args());
+        command.current_dir(&self.home).stdin(Stdio::null());
+        for (variable, value) in self.command.get_envs() {
+            match value {
+                Some(value) => command.env(variable, value),
+                None => command.env_remove(variable),
+            };
+        }
+        Self { command, home: self.home }
     }
 
     /// What it reads from its standard input.

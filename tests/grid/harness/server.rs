@@ -46,7 +46,7 @@ pub(crate) struct Server {
 impl Server {
     /// Starts it and waits for the line that says that it is ready.
     #[track_caller]
-    pub(super) fn start(talka: Talka, name: &str) -> Self {
+    pub(crate) fn start(talka: Talka, name: &str) -> Self {
         let (mut command, home) = talka.into_command();
         let log = home.join(format!("{name}.log"));
         // Its standard input ends when this process does, and then it stops.
@@ -72,6 +72,11 @@ impl Server {
     /// What it said when it was ready.
     pub(crate) fn ready(&self) -> &Value {
         &self.ready
+    }
+
+    /// Its process.
+    pub(crate) fn process(&self) -> u32 {
+        self.guard.0.id()
     }
 
     /// Its key.

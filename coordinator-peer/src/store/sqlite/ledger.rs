@@ -174,7 +174,10 @@ impl Ledger {
             addition.own(&LedgerEntry::Peer { no: peer.no, id: peer.id })?;
         }
         for (peer, names) in &batch.names {
-            set_names(conn, *peer, names)?;
+            // They are said again with each session; what is in the ledger already is no news.
+            if !set_names(conn, *peer, names)? {
+                continue;
+            }
             addition.own(&LedgerEntry::Named { at_secs, peer: *peer, names: names.clone() })?;
         }
         for Revoked { place, task, grants } in revoked {
@@ -223,10 +226,12 @@ impl Ledger {
     }
 }
 
-fn set_names(conn: &Connection, peer: PeerNo, names: &Names) -> Result<(), StoreError> {
-    let sql = "INSERT OR REPLACE INTO peer_name VALUES(?1, ?2, ?3)";
-    conn.prepare_cached(sql)?.execute(params![peer.get(), names.owner(), names.team()])?;
-    Ok(())
+/// Writes down what a peer is called. Returns whether that is news.
+fn set_names(conn: &Connection, peer: PeerNo, names: &Names) -> Result<bool, StoreError> {
+    let sql = "INSERT INTO peer_name VALUES(?1, ?2, ?3) ON CONFLICT(peer) \
+               DO UPDATE SET owner = ?2, team = ?3 WHERE (owner, team) != (?2, ?3)";
+    let changed = conn.prepare_cached(sql)?.execute(params![peer.get(), names.owner(), names.team()])?;
+    Ok(changed > 0)
 }
 
 fn add_day(conn: &Connection, peer: PeerNo, recent: &Recent) -> Result<(), StoreError> {

@@ -6,7 +6,7 @@ use rusqlite::{Connection, params};
 use talka_core::{
     coordinator::{Batch, InviteRow, JobSnapshot, PendingRow, RecordRow},
     ids::{AttemptId, JobId, PeerNo},
-    placement::{Admission, InviteId},
+    placement::{Admission, InviteId, OwnerKey, Site},
     quantities::Timestamp,
     trust::Record,
 };
@@ -34,13 +34,16 @@ pub(super) fn write(conn: &Connection, batch: &Batch) -> Result<(), StoreError> 
         conn.prepare_cached(sql)?.execute([task_key(*task)?])?;
     }
     for (peer, row) in &batch.records {
-        let RecordRow { record: Record { checks, caught }, quota, admission } = *row;
-        conn.prepare_cached("INSERT OR REPLACE INTO record VALUES(?1, ?2, ?3, ?4, ?5)")?.execute(params![
+        let RecordRow { record: Record { checks, caught }, quota, admission, site, owner } = *row;
+        let sql = "INSERT OR REPLACE INTO record VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7)";
+        conn.prepare_cached(sql)?.execute(params![
             peer.get(),
             checks,
             caught,
             quota,
-            admission as u8
+            admission as u8,
+            site.map(|site| site.to_code().cast_signed()),
+            owner.map(|owner| owner.to_code().cast_signed())
         ])?;
     }
     for (invite, row) in &batch.invites {
@@ -56,15 +59,19 @@ pub(super) fn write(conn: &Connection, batch: &Batch) -> Result<(), StoreError> 
 
 /// Reads what is remembered of workers.
 pub(super) fn records(conn: &Connection) -> Result<BTreeMap<PeerNo, RecordRow>, StoreError> {
-    let mut statement = conn.prepare("SELECT peer, checks, caught, quota, admission FROM record")?;
+    let mut statement =
+        conn.prepare("SELECT peer, checks, caught, quota, admission, site, owner FROM record")?;
     let mut rows = statement.query([])?;
     let mut records = BTreeMap::new();
     while let Some(row) = rows.next()? {
         let peer = PeerNo::new(row.get(0)?);
         let record = Record { checks: row.get(1)?, caught: row.get(2)? };
-        let admission = Admission::from_code(row.get(4)?)
-            .ok_or_else(|| StoreError::damaged(format!("the record of peer {}", peer.get())))?;
-        records.insert(peer, RecordRow { record, quota: row.get(3)?, admission });
+        let damaged = || StoreError::damaged(format!("the record of peer {}", peer.get()));
+        let admission = Admission::from_code(row.get(4)?).ok_or_else(damaged)?;
+        let site = row.get::<_, Option<i64>>(5)?.map(i64::cast_unsigned);
+        let site = site.map(|code| Site::from_code(code).ok_or_else(damaged)).transpose()?;
+        let owner = row.get::<_, Option<i64>>(6)?.map(i64::cast_unsigned).map(OwnerKey::from_code);
+        records.insert(peer, RecordRow { record, quota: row.get(3)?, admission, site, owner });
     }
     Ok(records)
 }

@@ -2,7 +2,7 @@
 
 pub(super) mod world;
 
-use std::sync::Arc;
+use std::{net::Ipv4Addr, sync::Arc};
 
 use proptest::{prelude::*, test_runner::TestRunner};
 use talka_core::{
@@ -15,7 +15,7 @@ use talka_core::{
     ledger::{Frontier, Replay, leaf_hash},
     limits,
     outcome::{Exit, Output},
-    placement::{Admission, InviteId},
+    placement::{Admission, InviteId, OwnerKey, Site},
     precedence::{Priority, Weight},
     quantities::{Credit, Fuel, Timestamp},
     signing::Receipt,
@@ -414,8 +414,13 @@ fn inline(stdout: &str) -> FinalOutput {
 fn what_is_remembered_of_workers_reads_back<E: Engine>(make: impl Fn() -> E) {
     let engine = make();
     let mut store = engine.open();
-    let record =
-        |checks, caught, quota, admission| RecordRow { record: Record { checks, caught }, quota, admission };
+    let record = |checks, caught, quota, admission| RecordRow {
+        record: Record { checks, caught },
+        quota,
+        admission,
+        site: Site::of(Ipv4Addr::new(192, 0, 2, 7).into()).filter(|_| checks > 0),
+        owner: OwnerKey::of("ada").filter(|_| checks > 0),
+    };
     let row = |no: u8| PeerRow { no: PeerNo::new(no.into()), id: PeerId::new([no; 32]) };
     let invite = |byte, uses| (InviteId([byte; 32]), InviteRow { uses, expires: Timestamp::from_millis(77) });
     let batch = Batch {

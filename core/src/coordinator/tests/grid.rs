@@ -194,8 +194,17 @@ impl NewJob {
 pub(super) struct Machine {
     pub(super) session: Option<SessionId>,
     pub(super) holds: BTreeSet<AttemptId>,
+    /// Attempts whose large outputs it keeps, as far as a script let it connect again.
+    keeps: BTreeSet<AttemptId>,
     told: BTreeSet<JobId>,
     pub(super) inbox: Vec<ToWorker>,
+}
+
+impl Machine {
+    pub(super) fn lose_everything(&mut self) {
+        self.holds.clear();
+        self.keeps.clear();
+    }
 }
 
 pub(super) struct Grid {
@@ -208,6 +217,8 @@ pub(super) struct Grid {
     pub(super) job: JobId,
     round: Effects,
     disk_stalls: bool,
+    /// Workers that may not come any more.
+    pub(super) expelled: BTreeSet<u8>,
     sessions: BTreeMap<SessionId, u8>,
     next_session: SessionId,
     requests: u8,
@@ -227,6 +238,7 @@ impl Default for Grid {
             job: JobId::new(0),
             round: Effects::default(),
             disk_stalls: false,
+            expelled: BTreeSet::new(),
             sessions: BTreeMap::new(),
             next_session: SessionId::new(1),
             requests: 0,
@@ -246,7 +258,10 @@ impl Grid {
     }
 
     /// One event.
-    fn event<T>(&mut self, apply: impl FnOnce(&mut Coordinator, Timestamp, &mut Effects) -> T) -> T {
+    pub(super) fn event<T>(
+        &mut self,
+        apply: impl FnOnce(&mut Coordinator, Timestamp, &mut Effects) -> T,
+    ) -> T {
         let answer = apply(&mut self.coordinator, self.now, &mut self.round);
         self.coordinator.check_invariants();
         if !self.disk_stalls {
@@ -278,6 +293,7 @@ impl Grid {
         match &message {
             ToWorker::Welcome { unknown } => {
                 machine.holds.retain(|attempt| !unknown.contains(attempt));
+                machine.keeps.retain(|attempt| !unknown.contains(attempt));
             }
             ToWorker::Job { job, .. } => {
                 machine.told.insert(*job);
@@ -312,6 +328,7 @@ impl Grid {
                 }
                 for attempt in released {
                     machine.holds.remove(attempt);
+                    machine.keeps.remove(attempt);
                 }
             }
             ToWorker::Cancelled { attempts } => {
@@ -325,6 +342,7 @@ impl Grid {
                 assert!(!attempts.is_empty(), "nobody is asked for nothing");
                 assert!(attempts.len() <= limits::LEASE_ITEMS_MAX);
             }
+            ToWorker::Replaced if self.expelled.contains(&worker) => machine.session = None,
             ToWorker::Replaced => panic!("only a session before the newest one is replaced"),
         }
         machine.inbox.push(message);
@@ -514,7 +532,7 @@ impl Worker<'_> {
         let machine = self.machine();
         machine.session = Some(session);
         machine.told.clear();
-        let holding: Vec<_> = machine.holds.iter().copied().collect();
+        let holding: Vec<_> = machine.holds.union(&machine.keeps).copied().collect();
         self.grid.sessions.insert(session, name);
         self.grid.event(|coordinator, now, fx| {
             coordinator.on_session_opened(now, session, id, capacity, &holding, fx)
@@ -540,6 +558,7 @@ impl Worker<'_> {
     /// It is killed: everything that it held is gone.
     pub(super) fn dies(mut self) -> Self {
         self.machine().holds.clear();
+        self.machine().keeps.clear();
         self.disconnects()
     }
 
@@ -596,6 +615,9 @@ impl Worker<'_> {
         for report in &reports {
             let held = self.machine().holds.contains(&report.attempt);
             *self.grid.reported.entry((report.attempt, self.name)).or_default() |= held;
+            if report.is_remote() {
+                self.machine().keeps.insert(report.attempt);
+            }
         }
         self.grid.event(|coordinator, now, fx| coordinator.on_reports(now, session, reports, fx));
         self

@@ -7,7 +7,7 @@ use crate::{
     coordinator::{CreditDelta, ReportOutcome, ReportOutput, TaskState, ToWorker},
     job::JobState,
     limits,
-    outcome::{Exit, Output},
+    outcome::{Exit, NoResult, Output},
 };
 
 /// Two workers agree on a large output of task 0.
@@ -89,15 +89,154 @@ fn liars_in_a_quorum_of_large_outputs_cost_it_their_votes() {
 #[test]
 fn a_quorum_that_never_delivers_fails_the_task_and_leaves_no_rows_behind() {
     let mut grid = Grid::with_workers(1..=4);
-    let quorum = limits::NO_RESULTS_MAX;
-    // The end of the job would take all rows with it.
-    grid.submit(job(2).quorum(quorum));
     for worker in 1..=4 {
-        grid.worker(worker).reports(0, large("a"));
+        grid.worker(worker).connects(8);
     }
-    // The store checks that no pending row outlives its task.
-    grid.output_is_lost(0, &[1, 2, 3, 4]);
-    grid.expect_failed(0, "no attempt gave a result: the bundle or its input could not be fetched");
+    // The end of the job would take all rows with it.
+    grid.submit(job(2).quorum(4));
+    for _ in 0..limits::OUTPUTS_LOST_MAX / 4 {
+        grid.expect_open(0);
+        while grid.fetches.is_empty() {
+            for worker in 1..=4 {
+                if grid.worker(worker).holds().contains(&0) {
+                    grid.worker(worker).reports(0, large("a"));
+                }
+            }
+            // Whoever had no result may try again where nobody else is there.
+            grid.passes(limits::RECONNECT_GRACE);
+        }
+        // The store checks that no pending row outlives its task.
+        let numbers: Vec<u32> = grid.fetches[0].sources.iter().map(|source| source.number).collect();
+        grid.output_is_lost(0, &numbers);
+    }
+    grid.expect_failed(0, "no attempt gave a result: its output was lost before it could be fetched");
+}
+
+#[test]
+fn an_output_is_waited_for_while_those_who_have_it_are_away() {
+    let mut grid = agreed();
+    grid.worker(C).connects(1);
+    for worker in [A, B] {
+        grid.worker(worker).disconnects();
+    }
+    // Nobody can be reached: nobody has lied.
+    grid.output_is_lost(0, &[]);
+    let told = grid.explain(0);
+    assert_eq!(told.state, TaskState::Validating);
+    let waits_for = "its output: no worker that has it could be reached (1 time(s)); it is computed again after 10 min of that";
+    assert_eq!(told.waits_for, waits_for);
+    assert_eq!(grid.coordinator.job(grid.job).expect("known").outputs_away, 1);
+    let waits_for = "0 attempt(s) under way and 1 output(s) to be fetched (1 from workers that are away); every task is begun";
+    assert_eq!(grid.coordinator.explain_job(grid.job).expect("known").waits_for, waits_for);
+    assert_eq!(grid.fetches, [], "not at once");
+    grid.passes(limits::OUTPUT_PAUSE_MIN);
+    assert_eq!(grid.fetches.len(), 1, "after a pause");
+    assert_eq!(grid.worker(C).holds(), [], "what is waited for is not computed again");
+
+    grid.output_is_lost(0, &[]);
+    grid.worker(B).connects(1);
+    grid.passes(Duration::ZERO);
+    assert_eq!(grid.fetches.len(), 1, "whoever is back is asked at once");
+    grid.output_arrives(0, "a", &[]);
+    grid.expect_done(0, "a", &[A, B]);
+    assert_eq!(grid.coordinator.job(grid.job).expect("known").outputs_lost, 0);
+}
+
+#[test]
+fn an_output_whose_workers_stay_away_is_computed_again_and_paid_once() {
+    let mut grid = agreed();
+    for worker in [A, B] {
+        grid.worker(worker).disconnects();
+    }
+    let mut waited = Duration::ZERO;
+    let mut pauses = vec![];
+    while grid.coordinator.job(grid.job).expect("known").outputs_lost == 0 {
+        assert!(
+            waited <= limits::OUTPUT_WAIT_MAX + limits::OUTPUT_PAUSE_MAX,
+            "it is not waited for without end"
+        );
+        grid.output_is_lost(0, &[]);
+        let mut pause = Duration::ZERO;
+        while grid.fetches.is_empty() && pause <= limits::OUTPUT_PAUSE_MAX {
+            grid.passes(Duration::from_secs(1));
+            pause += Duration::from_secs(1);
+        }
+        pauses.push(pause.as_secs());
+        waited += pause;
+    }
+    assert_eq!(pauses[..7], [1, 2, 4, 8, 16, 30, 30]);
+    assert!(waited >= limits::OUTPUT_WAIT_MAX);
+    let states: Vec<_> = grid.explain(0).attempts.iter().map(|attempt| attempt.detail.clone()).collect();
+    assert_eq!(states, ["its output was lost before it could be fetched"; 2]);
+    // Others do it, and one of the first: what it votes now is paid, and what it voted then is not.
+    grid.worker(C).connects(1);
+    grid.worker(C).reports(0, large("a"));
+    grid.worker(A).connects(1);
+    grid.passes(limits::RECONNECT_GRACE);
+    grid.worker(A).reports(0, large("a"));
+    grid.output_arrives(0, "a", &[]);
+    grid.expect_done(0, "a", &[A, C]);
+    assert_eq!(grid.credit(A).validated, 1);
+    assert_eq!(grid.credit(B), CreditDelta::default());
+}
+
+#[test]
+fn who_comes_back_without_the_output_is_not_waited_for() {
+    let mut grid = agreed();
+    for worker in [A, B] {
+        grid.worker(worker).dies();
+    }
+    grid.output_is_lost(0, &[]);
+    grid.worker(A).connects(1);
+    assert_eq!(
+        grid.explain(0).waits_for,
+        "1 more matching result(s) of 2: another peer: each of the 1 connected worker(s) had an attempt already"
+    );
+    assert_eq!(grid.coordinator.job(grid.job).expect("known").outputs_lost, 1);
+    grid.worker(C).connects(1);
+    grid.worker(C).reports(0, large("a"));
+    grid.output_arrives(0, "a", &[]);
+    grid.expect_done(0, "a", &[B, C]);
+}
+
+#[test]
+fn who_has_something_else_need_not_keep_it() {
+    let mut grid = agreed();
+    let attempt = grid.attempt(0, 1);
+    grid.worker(A).hears();
+    grid.output_is_lost(0, &[1]);
+    let released = ToWorker::Settled { attempts: vec![], released: vec![attempt] };
+    assert!(grid.worker(A).hears().contains(&released));
+}
+
+#[test]
+fn an_output_that_is_waited_for_outlives_a_restart() {
+    let mut grid = agreed();
+    grid.output_is_lost(0, &[]);
+    grid.coordinator_restarts();
+    assert_eq!(grid.fetches.len(), 1);
+    grid.output_arrives(0, "a", &[]);
+    grid.expect_done(0, "a", &[A, B]);
+}
+
+#[test]
+fn a_job_that_is_cancelled_waits_for_no_output() {
+    let mut grid = agreed();
+    grid.output_is_lost(0, &[]);
+    let id = grid.job;
+    grid.cancel(id).expect("a job");
+    grid.passes(limits::OUTPUT_WAIT_MAX);
+    assert_eq!(grid.fetches, []);
+}
+
+#[test]
+fn whether_an_output_is_lost_is_not_for_a_worker_to_say() {
+    let mut grid = Grid::with_workers(A..=A);
+    grid.submit(job(1));
+    let mut report = Says::from("").report(grid.worker(A).attempt(0), Duration::ZERO);
+    report.outcome = ReportOutcome::NoResult(NoResult::OutputLost);
+    grid.worker(A).sends(vec![report]);
+    assert_eq!(grid.explain(0).attempts[0].detail, "internal error of the worker");
 }
 
 #[test]

@@ -91,10 +91,11 @@ enum Event {
         index: u64,
         number: u32,
     },
-    /// The end of one of the fetches under way, and which of its sources failed.
+    /// The end of one of the fetches under way, and which of its sources failed; of those, who could not be reached.
     Fetched {
         fetch: usize,
         bad: u8,
+        away: u8,
     },
     Pass {
         millis: u64,
@@ -129,7 +130,7 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
         4 => (worker.clone(), any::<u8>()).prop_map(|(worker, which)| Event::GiveBack { worker, which }),
         3 => (worker, 0u64..5, 0u64..14, 0u32..6)
             .prop_map(|(worker, job, index, number)| Event::Invent { worker, job, index, number }),
-        6 => (0usize..3, 0u8..16).prop_map(|(fetch, bad)| Event::Fetched { fetch, bad }),
+        6 => (0usize..3, 0u8..16, 0u8..16).prop_map(|(fetch, bad, away)| Event::Fetched { fetch, bad, away }),
         4 => prop_oneof![Just(1), Just(200), Just(10_000), Just(4_300_000)]
             .prop_map(|millis| Event::Pass { millis }),
         2 => Just(Event::DiskStalls),
@@ -219,7 +220,7 @@ fn apply(grid: &mut Grid, event: &Event) {
             let attempt = AttemptId { task, number: *number };
             grid.worker(*worker).reports_attempt(attempt, "invented", Duration::MAX);
         }
-        Event::Fetched { fetch, bad } => end_fetch(grid, *fetch, *bad),
+        Event::Fetched { fetch, bad, away } => end_fetch(grid, *fetch, *bad, *away),
         Event::Pass { millis } => grid.passes(Duration::from_millis(*millis)),
         Event::DiskStalls => grid.disk_stalls(),
         Event::DiskRecovers => grid.disk_recovers(),
@@ -228,13 +229,15 @@ fn apply(grid: &mut Grid, event: &Event) {
     }
 }
 
-/// Ends a fetch: the sources whose bit is set in `bad` failed.
-fn end_fetch(grid: &mut Grid, fetch: usize, bad: u8) {
+/// Ends a fetch: the sources whose bit is set in `bad` failed, and with `away` because they could not be reached.
+fn end_fetch(grid: &mut Grid, fetch: usize, bad: u8, away: u8) {
     let Some(fetch) = grid.fetches.get(fetch).cloned() else { return };
+    let is_in = |number: &u32, set: u8| set & 1 << (number % 4) != 0;
     let numbers = fetch.sources.iter().map(|source| source.number);
-    let failed: Vec<u32> = numbers.filter(|number| bad & 1 << (number % 4) != 0).collect();
+    let (delivers, mut failed): (Vec<u32>, Vec<u32>) = numbers.partition(|number| !is_in(number, bad));
+    failed.retain(|number| !is_in(number, away));
     grid.job = fetch.task.job;
-    if failed.len() == fetch.sources.len() {
+    if delivers.is_empty() {
         grid.output_is_lost(fetch.task.index, &failed);
     } else {
         let right = fetch.agreed.outcome == super::grid::outcome("right");
@@ -253,7 +256,8 @@ fn finish(grid: &mut Grid) {
         if grid.worker(worker).is_connected() {
             grid.worker(worker).dies();
         }
-        grid.machines.get_mut(&worker).expect("a worker").holds.clear();
+        // What it kept is gone, too.
+        grid.machines.get_mut(&worker).expect("a worker").lose_everything();
         grid.worker(worker).connects(2);
     }
     work_off(grid, 1..=WORKERS);
@@ -296,7 +300,7 @@ fn work_off(grid: &mut Grid, workers: std::ops::RangeInclusive<u8>) {
         }
         while !grid.fetches.is_empty() {
             idle = 0;
-            end_fetch(grid, 0, 0);
+            end_fetch(grid, 0, 0, 0);
         }
         // Long enough, in the end, for workers that left to lose their leases.
         grid.passes(limits::RECONNECT_GRACE / 4);

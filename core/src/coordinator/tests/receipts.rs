@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::grid::{A, B, Grid, job};
 use crate::{
-    coordinator::{Effects, PassedOver},
+    coordinator::{Effects, JobRefusal, PassedOver},
     ids::{AttemptId, JobId, OutcomeDigest, TaskId},
     ledger::Names,
     quantities::{Fuel, Timestamp},
@@ -51,11 +51,17 @@ fn a_job_that_a_worker_refuses_goes_to_others_at_once_and_comes_back_with_its_ne
     let session = grid.worker(A).session();
     let mut fx = Effects::default();
     // Of jobs that it was never told of a worker can say nothing.
-    grid.coordinator.on_refused(Timestamp::from_millis(1), session, &[JobId::new(99)], &mut fx);
-    grid.coordinator.on_refused(Timestamp::from_millis(1), session, &[id], &mut fx);
+    grid.coordinator.on_refused(
+        Timestamp::from_millis(1),
+        session,
+        &[JobId::new(99)],
+        JobRefusal::Distrusts,
+        &mut fx,
+    );
+    grid.coordinator.on_refused(Timestamp::from_millis(1), session, &[id], JobRefusal::NoRoom, &mut fx);
     grid.coordinator.check_invariants();
     let view = grid.coordinator.explain_job(id).expect("a job");
-    assert_eq!(view.passed_over[0].reason, PassedOver::Distrusts);
+    assert_eq!(view.passed_over[0].reason, PassedOver::NoRoom);
     grid.worker(B).connects(2).works_off(Duration::from_millis(1));
     for index in 0..4 {
         grid.expect_done(index, &index.to_string(), &[B]);

@@ -10,7 +10,6 @@ use crate::{
     coordinator::{CreditDelta, RecordRow, ToWorker},
     ids::PeerNo,
     job::JobState,
-    placement::Admission,
     quantities::Credit,
     trust::Record,
 };
@@ -60,7 +59,7 @@ impl Grid {
 fn known_grid(checks: u32) -> Grid {
     let mut grid = Grid::with_workers(A..=C);
     let record = Record { checks, caught: 0 };
-    let row = |no: &PeerNo| (*no, RecordRow { record, quota: 64, admission: Admission::Open });
+    let row = |no: &PeerNo| (*no, RecordRow { record, quota: 64, ..RecordRow::default() });
     grid.store.records = grid.store.peers.keys().map(row).collect();
     grid.coordinator_restarts();
     for worker in A..=C {
@@ -204,13 +203,20 @@ fn a_lease_that_is_checked_is_a_lease_like_any_other() {
     for _ in 0..100 {
         grid.submit(job(12).error_rate(ERROR, LIARS));
         let mut leases = vec![];
-        for worker in A..=C {
-            for message in grid.worker(worker).hears() {
-                if let ToWorker::Lease(row) = message
-                    && row.job == grid.job
-                {
-                    sizes.insert(format!("{:?}", row.deadline.since(grid.now)));
-                    leases.extend(row.items.iter().map(|item| (item.index, item.number)));
+        for is_begun in [false, true] {
+            if is_begun {
+                grid.works_off(&[A, B, C], |_, _| Some("right"));
+            }
+            for worker in A..=C {
+                for message in grid.worker(worker).hears() {
+                    if let ToWorker::Lease(row) = message
+                        && row.job == grid.job
+                    {
+                        // Later the time depends on what a worker was seen to take.
+                        let time = row.deadline.since(grid.now);
+                        sizes.extend((!is_begun).then(|| format!("{time:?}")));
+                        leases.extend(row.items.iter().map(|item| (item.index, item.number)));
+                    }
                 }
             }
         }
@@ -222,7 +228,6 @@ fn a_lease_that_is_checked_is_a_lease_like_any_other() {
                 _ => checked.extend(of(index).map(|(_, number)| *number)),
             }
         }
-        grid.works_off(&[A, B, C], |_, _| Some("right"));
         assert_eq!(grid.state(), JobState::Finished);
     }
     assert_eq!(sizes.len(), 1, "every lease has the same time: {sizes:?}");
@@ -316,7 +321,8 @@ proptest! {
         let mut busy = true;
         while busy {
             busy = false;
-            for worker in 100..130 {
+            grid.passes(Duration::from_millis(200));
+            for worker in (100..130).chain(workers.iter().copied()) {
                 for attempt in grid.machines[&worker].holds.clone() {
                     if grid.machines[&worker].holds.contains(&attempt) {
                         busy = true;

@@ -17,9 +17,9 @@ impl Download {
         true
     }
 
-    /// Peers that never sent anything and took a seat for [`limits::SWARM_USELESS_AFTER`] while there is none left: they
-    /// are gone from here, so that others get a chance. Look from time to time.
-    pub fn dismiss_useless(&mut self, now: Timestamp) -> Vec<PeerId> {
+    /// Peers that lost their seats since the last look, because they failed too often, or because they never sent anything
+    /// in [`limits::SWARM_USELESS_AFTER`] and there is no other seat left. Somebody may name them again.
+    pub fn leavers(&mut self, now: Timestamp) -> Vec<PeerId> {
         let (mut peers, mut hearsay) = (0, 0);
         for provider in self.providers.values_mut().filter(|provider| provider.kind == Kind::Peer) {
             provider.seated.get_or_insert(now);
@@ -35,7 +35,7 @@ impl Download {
                 && provider.requests == 0
                 && provider.seated.is_some_and(|seated| now.since(seated) >= limits::SWARM_USELESS_AFTER)
         };
-        let useless: Vec<PeerId> = self
+        let mut useless: Vec<PeerId> = self
             .providers
             .iter()
             .filter(|(_, provider)| is_useless(provider))
@@ -44,6 +44,7 @@ impl Download {
         for peer in &useless {
             self.on_gone(*peer);
         }
+        useless.extend(std::mem::take(&mut self.dropped));
         useless
     }
 }

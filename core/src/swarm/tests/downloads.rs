@@ -134,7 +134,10 @@ fn a_liar_is_out_at_once_and_its_piece_comes_from_another() {
 fn who_stalls_or_crawls_rests_longer_each_time_and_is_dropped_in_the_end() {
     let crawl = limits::PROVIDER_RATE_MIN * limits::PROVIDER_STALL_MAX.as_secs() / 2;
     for bytes in [0, crawl] {
-        let mut download = download(1, &[(1, Kind::Peer, &[0])]);
+        let mut download = download(2, &[(1, Kind::Peer, &[0])]);
+        let first = download.next(START, &mut dice(1)).expect("one");
+        download.on_fetched(START, first.number);
+        download.on_has(peer(1), pieces([1]));
         let (mut now, mut rests, mut last) = (START, 0, Duration::ZERO);
         while download.providers().next().is_some() {
             let Some(request) = download.next(now, &mut dice(1)) else {
@@ -157,7 +160,41 @@ fn who_stalls_or_crawls_rests_longer_each_time_and_is_dropped_in_the_end() {
         }
         assert!(rests >= 3, "{rests}");
         assert!(last <= Duration::from_secs(31));
+        assert_eq!(download.leavers(now), [peer(1)], "it may be named again");
     }
+}
+
+#[test]
+fn who_begins_with_silence_is_dropped_at_once() {
+    let mut download = download(2, &[(1, Kind::Peer, &[0, 1])]);
+    assert_eq!(all_requests(&mut download, START).len(), 2);
+    let later = START + limits::PROVIDER_STALL_MAX + Duration::from_secs(1);
+    assert_eq!(download.expire(later).len(), 2);
+    assert_eq!(download.providers().count(), 0);
+    assert_eq!(download.leavers(later), [peer(1)]);
+    assert!(download.leavers(later).is_empty());
+    download.check_invariants();
+}
+
+#[test]
+fn a_piece_that_takes_long_is_rescued_by_somebody_who_is_known_to_send() {
+    let all = [0, 1, 2, 3];
+    let drips = [(1, Kind::Peer, &all[..]), (2, Kind::Peer, &all[..])];
+    let mut download = download(4, &drips);
+    assert_eq!(all_requests(&mut download, START).len(), 4, "all are on their way");
+    assert!(download.on_provider(peer(9), Kind::Source));
+    download.on_has(peer(9), pieces(all));
+    let mut now = START + Duration::from_secs(1);
+    for _ in 0..2 {
+        let rescues = all_requests(&mut download, now);
+        assert_eq!(rescues.iter().map(|request| request.peer).collect::<Vec<_>>(), [peer(9), peer(9)]);
+        now = now + Duration::from_secs(1);
+        for rescue in rescues {
+            // Its first provider is free again, and not the one to rescue another piece.
+            assert_eq!(download.on_fetched(now, rescue.number).len(), 1);
+        }
+    }
+    assert!(download.is_complete());
 }
 
 #[test]
@@ -310,12 +347,12 @@ fn whoever_sends_something_keeps_its_seat_and_the_useless_make_room() {
     let request = download.next(START, &mut dice(1)).expect("one");
     assert_eq!(request.peer, peer(1));
     download.on_fetched(START, request.number);
-    assert!(download.dismiss_useless(START).is_empty(), "they get some time");
+    assert!(download.leavers(START).is_empty(), "they get some time");
     let later = START + limits::SWARM_USELESS_AFTER;
-    let useless = download.dismiss_useless(later);
+    let useless = download.leavers(later);
     assert_eq!(useless.len(), limits::SWARM_HEARSAY_MAX);
     assert!(!useless.contains(&peer(1)));
     assert!(download.on_hearsay(peer(201)), "there is room again");
-    assert!(download.dismiss_useless(later).is_empty(), "nobody is sent away while there is room");
+    assert!(download.leavers(later).is_empty(), "nobody is sent away while there is room");
     download.check_invariants();
 }
