@@ -49,6 +49,11 @@ mod watch;
 
 use std::process::ExitCode;
 
+/// A coordinator makes and frees a few small things for each attempt, mostly in different threads, and several large ones
+/// for each message, which is what glibc's allocator is worst at: with this one it takes a fifth less CPU time.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     // This program is also what runs guests: such a process must not even parse a command line.
     if let Some(code) = talka_worker::sandbox::child::dispatch() {

@@ -20,8 +20,8 @@ use std::{
 
 use talka_core::{
     coordinator::{
-        Capacity, Coordinator, Effects, Examined, FetchOutput, Fetched, InviteRow, JobRefusal, Refusal,
-        ToWorker,
+        Capacity, Coordinator, Effects, Examined, FetchOutput, Fetched, InviteRow, JobProgress, JobRefusal,
+        Refusal, ToWorker,
     },
     ids::{AttemptId, BlobHash, JobId, PeerId, SessionId, TaskId},
     job::{BlobRef, JobState, Submission},
@@ -41,7 +41,7 @@ use crate::{
     inputs::{InputIndices, JobInputs},
     receipts::Signed,
     store::StoreError,
-    writer::Writer,
+    writer::{Room, Writer},
 };
 
 /// What happens to a coordinator.
@@ -73,7 +73,7 @@ pub(crate) enum Event {
         submission: Box<Submission>,
         /// Where its inputs lie, if they are packed.
         inputs: Option<JobInputs>,
-        reply: oneshot::Sender<Result<JobId, Refusal>>,
+        reply: oneshot::Sender<Result<JobProgress, Refusal>>,
     },
     /// A job is not wanted any more.
     Cancel(JobId, oneshot::Sender<Result<(), Refusal>>),
@@ -207,6 +207,8 @@ pub(crate) struct Reactor {
     next_session: SessionId,
     gathering: Round,
     committing: Option<Round>,
+    /// For the final tasks of the next round.
+    room: Room,
     /// Running jobs whose blobs are tracked.
     tracked: BTreeSet<JobId>,
 }
@@ -241,6 +243,7 @@ impl Reactor {
             next_session: SessionId::new(1),
             gathering: Round { fx: restored, ..Round::default() },
             committing: None,
+            room: Room::default(),
             tracked: BTreeSet::new(),
         };
         for job in this.coordinator.jobs(None, usize::MAX) {
@@ -261,7 +264,7 @@ impl Reactor {
                 biased;
                 () = shutdown.cancelled() => break,
                 done = self.writer.done(), if self.committing.is_some() => {
-                    done?;
+                    self.room = done?;
                     self.release_committed();
                 }
                 count = self.events.recv_many(&mut events, EVENTS_PER_ROUND) => {
@@ -283,7 +286,7 @@ impl Reactor {
         while self.committing.is_some() || !self.gathering.is_empty() {
             self.hand_on()?;
             if self.committing.is_some() {
-                self.writer.done().await?;
+                self.room = self.writer.done().await?;
                 self.release_committed();
             }
         }
@@ -350,6 +353,7 @@ impl Reactor {
                         self.inputs.insert(job, inputs);
                     }
                 }
+                let answer = answer.and_then(|job| self.coordinator.job(job));
                 self.gathering.answers.push(Box::new(move || drop(reply.send(answer))));
             }
             Event::Cancel(job, reply) => {
@@ -395,11 +399,11 @@ impl Reactor {
         }
         let mut round = std::mem::take(&mut self.gathering);
         let batch = std::mem::take(&mut round.fx.batch);
-        // One round is much like the next.
-        self.gathering.fx.batch.finals.reserve(batch.finals.len());
         if batch.is_empty() {
+            self.gathering.fx.batch.finals = batch.finals;
             self.release(round);
         } else {
+            self.gathering.fx.batch.finals = std::mem::take(&mut self.room);
             self.writer.commit(batch)?;
             self.committing = Some(round);
         }

@@ -8,11 +8,11 @@ use std::collections::HashMap;
 use talka_core::{
     coordinator::{Coordinator, Examined, Report, ReportOutcome},
     ids::{BlobHash, JobId, PeerId},
-    ledger::TreeHash,
+    ledger::Frontier,
     limits,
-    signing::{Receipt, receipts_root, receipts_statement},
+    signing::{Receipt, receipts_statement},
 };
-use talka_peer::identity::{Signature, verify};
+use talka_peer::identity::{Signature, Verifier};
 use talka_proto::convert::InvalidMessage;
 
 use crate::reactor::{Handle, Stopped};
@@ -38,27 +38,33 @@ pub(crate) enum Unsigned {
 /// Checks the reports of one worker.
 #[derive(Debug)]
 pub(crate) struct Checker {
-    pub(crate) coordinator: PeerId,
-    pub(crate) worker: PeerId,
+    coordinator: PeerId,
+    worker: Verifier,
     bundles: HashMap<JobId, BlobHash>,
 }
 
 impl Checker {
     pub(crate) fn new(coordinator: PeerId, worker: PeerId) -> Self {
-        Self { coordinator, worker, bundles: HashMap::new() }
+        Self { coordinator, worker: Verifier::new(worker), bundles: HashMap::new() }
+    }
+
+    /// Whose reports it checks.
+    pub(crate) fn worker(&self) -> PeerId {
+        self.worker.signer()
     }
 
     /// The reports, and what the worker signed; `None` when nothing was executed.
     pub(crate) async fn check(
         &mut self,
         reactor: &Handle,
-        reports: Vec<Report>,
+        reports: impl ExactSizeIterator<Item = Result<Report, InvalidMessage>>,
         signature: &[u8],
     ) -> Result<(Vec<Examined>, Option<Signed>), Unsigned> {
         let mut examined = Vec::with_capacity(reports.len());
         let mut receipts = Vec::with_capacity(reports.len());
-        let mut leaves = Vec::with_capacity(reports.len());
+        let mut tree = Frontier::default();
         for report in reports {
+            let report = report?;
             if matches!(report.outcome, ReportOutcome::NoResult(_)) {
                 examined.push(report.into());
                 continue;
@@ -67,22 +73,22 @@ impl Checker {
             let (report, receipt) = Examined::new(report, bundle);
             examined.push(report);
             let Some(receipt) = receipt else { continue };
-            leaves.push(receipt.leaf(bundle));
+            tree.append(receipt.leaf(bundle));
             receipts.push(receipt);
         }
         if receipts.is_empty() {
             return Ok((examined, None));
         }
-        let signature = self.verify(leaves, signature)?;
+        let signature = self.verify(&tree, signature)?;
         Ok((examined, Some(Signed { signature, receipts })))
     }
 
-    fn verify(&self, leaves: Vec<TreeHash>, signature: &[u8]) -> Result<[u8; 64], InvalidMessage> {
+    fn verify(&self, receipts: &Frontier, signature: &[u8]) -> Result<[u8; 64], InvalidMessage> {
         let bad = || InvalidMessage::new("signature", "not the worker's under these reports");
         let signature: [u8; 64] = signature.try_into().map_err(|_| bad())?;
-        let count = leaves.len() as u64;
-        let statement = receipts_statement(self.coordinator, self.worker, count, receipts_root(leaves));
-        verify(self.worker, statement.as_bytes(), &Signature::new(signature)).map_err(|_| bad())?;
+        let (count, root) = (receipts.size(), receipts.root());
+        let statement = receipts_statement(self.coordinator, self.worker(), count, root);
+        self.worker.verify(statement.as_bytes(), &Signature::new(signature)).map_err(|_| bad())?;
         Ok(signature)
     }
 
@@ -105,7 +111,10 @@ impl Checker {
 
 #[cfg(test)]
 mod tests {
-    use talka_core::ledger::leaf_hash;
+    use talka_core::{
+        ledger::{TreeHash, leaf_hash},
+        signing::receipts_root,
+    };
     use talka_peer::identity::Identity;
 
     use super::*;
@@ -131,7 +140,11 @@ mod tests {
             (vec![], false),
             (vec![0; 64], false),
         ] {
-            assert_eq!(checker.verify(leaves.clone(), &signature).is_ok(), ok);
+            let mut tree = Frontier::default();
+            for leaf in &leaves {
+                tree.append(*leaf);
+            }
+            assert_eq!(checker.verify(&tree, &signature).is_ok(), ok);
         }
     }
 }

@@ -39,7 +39,10 @@ use crate::{
     inputs::{InputIndices, JobInputs},
     outputs,
     reactor::Reactor,
-    services::{Context, grid::GridService, jobs::JobsService, ledger::LedgerService, peers::PeersService},
+    services::{
+        Context, grid::GridService, jobs::JobsService, ledger::LedgerService, names::PeerNames,
+        peers::PeersService,
+    },
     store::{
         Store, StoreError,
         sqlite::{FILE as STORE_FILE, SqliteStore},
@@ -158,11 +161,20 @@ pub async fn run(
     let writer = Writer::start(store).map_err(|source| task("the store thread", source))?;
     let (to_fetch, wanted) = mpsc::channel::<FetchOutput>(limits::OUTPUT_FETCHES_MAX);
     let me = endpoint.peer_id();
+    let running = restored.jobs(None, usize::MAX).into_iter().filter(|job| job.state == JobState::Running);
+    let running = running.map(|job| job.submission).collect();
     let (reactor, handle) = Reactor::new(restored, fx, writer, indices.clone(), to_fetch);
 
     let stopping = CancellationToken::new();
     let tasks = TaskTracker::new();
-    let context = Context { identity, reactor: handle.clone(), reader, inputs: indices, submissions };
+    let context = Context {
+        identity,
+        reactor: handle.clone(),
+        reader,
+        inputs: indices,
+        submissions: submissions.clone(),
+        names: PeerNames::default(),
+    };
     let roles = TokenRoles { token, operator: operator_token(&context.identity) };
     let serving = Serving { upload: config.upload_per_second, is_source: true };
     let for_blobs = BlobServer::with(&blobs, AdmitAll, serving, connections.clone());
@@ -186,6 +198,7 @@ pub async fn run(
 
     let reactor = tokio::spawn(reactor.run(stopping.clone()));
     tasks.spawn(outputs::run(wanted, blobs.clone(), fetcher, handle));
+    tasks.spawn(submissions.keep_again(running));
     let (for_peers, stop) = (server.clone(), stopping.clone());
     let serving = tokio::spawn(async move { for_peers.serve_peers(streams, stop).await });
     if let Some(listener) = http {

@@ -7,8 +7,8 @@ use std::{
 };
 
 use talka_core::{
-    coordinator::Coordinator,
-    ids::{JobId, PeerId},
+    coordinator::{Coordinator, JobProgress},
+    ids::PeerId,
     job::{BlobRef, Inputs, JobSpec, Submission},
     limits,
     packing::InputIndex,
@@ -69,7 +69,9 @@ pub(crate) struct Submissions {
     fetcher: Fetcher,
     /// Where other peers can be reached, as they say.
     places: Places,
-    /// Bundles that were checked and blobs that are durable, because a job that was accepted has them.
+    /// Bundles that were checked and blobs that are durable, because a job that was accepted has them. Tags of jobs are
+    /// never removed as yet: whoever does has to take their blobs out of here first, or a job would be accepted whose
+    /// blobs are about to go.
     settled: Arc<Mutex<HashSet<Needed>>>,
 }
 
@@ -106,20 +108,20 @@ impl Submissions {
         request: [u8; 16],
         signed: SignedSpec,
         events: &Events,
-    ) -> Result<JobId, Status> {
+    ) -> Result<JobProgress, Status> {
         let SignedSpec { spec, signature } = signed;
-        let known = move |coordinator: &Coordinator| coordinator.job_of_request(submitter, request);
-        if let Some(job) = context.reactor.ask(known).await? {
-            return Ok(job);
-        }
         check_targets(context, &spec).await?;
-        let tag = format!("request/{:032x}", u128::from_be_bytes(request));
-        let needed = blobs_of(&spec);
-        let inputs = if self.are_settled(&needed) {
-            // Another job's tag holds each of them already, so this one's need not be on the disk before the job is.
-            self.keep(&needed, &tag).await?;
+        let (tag, needed) = (tag_of(request), blobs_of(&spec));
+        let is_settled = self.are_settled(&needed);
+        let inputs = if is_settled {
             self.check_inputs(&spec).await?
         } else {
+            let known = move |coordinator: &Coordinator| {
+                coordinator.job_of_request(submitter, request).and_then(|job| coordinator.job(job).ok())
+            };
+            if let Some(job) = context.reactor.ask(known).await? {
+                return Ok(job);
+            }
             self.pull(submitter, &needed, &tag, events).await?;
             self.check_bundle(&spec).await?;
             let inputs = self.check_inputs(&spec).await?;
@@ -128,9 +130,25 @@ impl Submissions {
         };
         let submission = Box::new(Submission { request, submitter, spec, signature: Some(signature) });
         let submit = context.reactor.call(|reply| Event::Submit { submission, inputs, reply });
-        let job = submit.await?.map_err(|refusal| refused(&refusal))?;
+        let submitted = if is_settled {
+            // Another job's tag holds each of them already, so this one's need not be on the disk before the job is: a
+            // restart sets it again.
+            let (kept, submitted) = tokio::join!(self.keep(&needed, &tag), submit);
+            kept.and(submitted.map_err(Status::from))?
+        } else {
+            submit.await?
+        };
+        let job = submitted.map_err(|refusal| refused(&refusal))?;
         self.note_settled(&needed);
         Ok(job)
+    }
+
+    /// Sees to it that the blobs of jobs that run are kept for each of them, whatever becomes of the others.
+    pub(crate) async fn keep_again(self, running: Vec<Arc<Submission>>) {
+        for submission in running {
+            // Its text says what to do, which here is to look at the disk; that was logged.
+            drop(self.keep(&blobs_of(&submission.spec), &tag_of(submission.request)).await);
+        }
     }
 
     /// Whether jobs that were accepted have all of these: then they are here, checked and durable.
@@ -235,6 +253,11 @@ impl Submissions {
 struct Needed {
     blob: BlobRef,
     is_bundle: bool,
+}
+
+/// What the tags of a job's blobs begin with.
+fn tag_of(request: [u8; 16]) -> String {
+    format!("request/{:032x}", u128::from_be_bytes(request))
 }
 
 /// Everything that a job needs.

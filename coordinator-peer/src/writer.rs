@@ -6,16 +6,23 @@
 
 use std::thread::JoinHandle;
 
-use talka_core::coordinator::Batch;
+use talka_core::coordinator::{Batch, FinalRow};
 use tokio::sync::mpsc;
 
 use crate::store::{Store, StoreError};
+
+/// The room that the final tasks of a batch took, with none in it, to be used again: it is large, and one round is much
+/// like the next.
+pub(crate) type Room = Vec<FinalRow>;
+
+/// Final tasks for which room is kept, some 200 bytes each: what a busy coordinator commits at once.
+const ROOM_MAX: usize = 16_384;
 
 /// The writer thread, from the reactor's side.
 #[derive(Debug)]
 pub(crate) struct Writer {
     batches: Option<mpsc::Sender<Batch>>,
-    done: mpsc::Receiver<Result<(), StoreError>>,
+    done: mpsc::Receiver<Result<Room, StoreError>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -26,9 +33,13 @@ impl Writer {
         let (batches, mut requests) = mpsc::channel::<Batch>(1);
         let (answers, done) = mpsc::channel(1);
         let thread = std::thread::Builder::new().name("store-writer".into()).spawn(move || {
-            while let Some(batch) = requests.blocking_recv() {
+            while let Some(mut batch) = requests.blocking_recv() {
                 let seq = store.last_seq().next();
-                if answers.blocking_send(store.commit(seq, &batch)).is_err() {
+                let committed = store.commit(seq, &batch);
+                let mut room = std::mem::take(&mut batch.finals);
+                room.clear();
+                room.shrink_to(ROOM_MAX);
+                if answers.blocking_send(committed.map(|()| room)).is_err() {
                     return;
                 }
             }
@@ -43,7 +54,7 @@ impl Writer {
     }
 
     /// The answer to the batch in work.
-    pub(crate) async fn done(&mut self) -> Result<(), StoreError> {
+    pub(crate) async fn done(&mut self) -> Result<Room, StoreError> {
         self.done.recv().await.unwrap_or(Err(StoreError::Busy))
     }
 }

@@ -10,6 +10,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use ed25519_dalek::VerifyingKey;
 use iroh::{EndpointId, SecretKey};
 use talka_core::ids::PeerId;
 
@@ -195,11 +196,36 @@ pub struct BadSignature {
     pub signer: PeerId,
 }
 
+/// A peer whose signatures are checked again and again: taking its key apart is a good part of checking one.
+#[derive(Debug, Clone)]
+pub struct Verifier {
+    signer: PeerId,
+    /// None if no key has that name.
+    key: Option<VerifyingKey>,
+}
+
+impl Verifier {
+    /// Of nobody, if these bytes are no public key: then no signature is good.
+    pub fn new(signer: PeerId) -> Self {
+        Self { signer, key: VerifyingKey::from_bytes(signer.as_bytes()).ok() }
+    }
+
+    /// Whose signatures it checks.
+    pub fn signer(&self) -> PeerId {
+        self.signer
+    }
+
+    /// Checks that this peer signed `message`. Keys and signatures of small order are refused, as iroh does.
+    pub fn verify(&self, message: &[u8], signature: &Signature) -> Result<(), BadSignature> {
+        let signature = ed25519_dalek::Signature::from_bytes(signature.as_bytes());
+        let verified = self.key.as_ref().and_then(|key| key.verify_strict(message, &signature).ok());
+        verified.ok_or(BadSignature { signer: self.signer })
+    }
+}
+
 /// Checks that `signer` signed `message`.
 pub fn verify(signer: PeerId, message: &[u8], signature: &Signature) -> Result<(), BadSignature> {
-    let signature = iroh::Signature::from_bytes(signature.as_bytes());
-    let verified = endpoint_id(signer).ok().and_then(|key| key.verify(message, &signature).ok());
-    verified.ok_or(BadSignature { signer })
+    Verifier::new(signer).verify(message, signature)
 }
 
 /// These 32 bytes are no public key, so no peer has that name. Never worth a retry.
@@ -267,6 +293,16 @@ pub(crate) mod tests {
             assert!(matches!(error, IdentityError::Malformed { .. }), "{text:?}: {error}");
             assert_eq!(fs::read(&path).expect("kept"), text.as_bytes());
         }
+    }
+
+    #[test]
+    fn nobody_has_signed_anything() {
+        let signature = Identity::ephemeral().sign(b"message");
+        assert!(verify(nobody(), b"message", &signature).is_err());
+        // A key of small order would have "signed" any message with the signature that is all zeros but for its own form.
+        let (mut small, mut signature) = ([0; 32], [0; 64]);
+        (small[0], signature[0]) = (1, 1);
+        assert!(verify(PeerId::new(small), b"message", &Signature::new(signature)).is_err());
     }
 
     #[test]

@@ -8,7 +8,8 @@
 //! | [`report`] | figures of the sandbox, as JSON and as a table, and their goals |
 //! | [`mod@dispatch`] | handing out and taking back |
 //! | [`mod@latency`] | one tiny task, from its submission to its result |
-//! | [`subject`] | the coordinator process that those two measure |
+//! | [`mod@restart`] | a coordinator that starts with a full store |
+//! | [`subject`] | the coordinator process that those three measure |
 //! | [`submitter`] | who submits to it |
 //! | [`quantiles`] | medians and tails |
 //! | [`swarm`] | peers that fetch a blob from each other |
@@ -20,6 +21,7 @@ mod latency;
 mod pass;
 mod quantiles;
 mod report;
+mod restart;
 mod subject;
 mod submitter;
 pub(crate) mod swarm;
@@ -32,6 +34,7 @@ use talka_worker::sandbox::measure;
 pub(crate) use self::{
     dispatch::{DispatchConfig, dispatch},
     latency::latency,
+    restart::restart,
 };
 use self::{kernels::KERNELS, report::Report};
 use crate::{output::Out, paths, progress};

@@ -37,8 +37,18 @@ impl Subject {
     /// Starts a coordinator and waits until it serves.
     pub(super) async fn start() -> anyhow::Result<Self> {
         let dir = TempDir::with_prefix("talka-bench-").context("cannot create a temporary directory")?;
+        Self::start_in(dir).await
+    }
+
+    /// Where a coordinator in `dir` has its data.
+    pub(super) fn dir_in(dir: &TempDir) -> PathBuf {
+        dir.path().join("coordinator")
+    }
+
+    /// The same with what an earlier one has left in `dir`.
+    pub(super) async fn start_in(dir: TempDir) -> anyhow::Result<Self> {
         let mut args = words("coordinator start --bind 127.0.0.1:0");
-        args.extend(["--data-dir".into(), dir.path().join("coordinator").into()]);
+        args.extend(["--data-dir".into(), Self::dir_in(&dir).into()]);
         let mut process = Process::start("coordinator", dir.path(), args)?;
         let ready = process.ready().await?;
         let ticket = ready.ticket.context("the coordinator told no ticket")?;
@@ -80,14 +90,20 @@ impl Subject {
 
     /// Bytes of its store, as long as they are.
     pub(super) fn store_bytes(&self) -> anyhow::Result<u64> {
-        store_bytes(&self.dir.path().join("coordinator")).context("cannot look at the coordinator's store")
+        store_bytes(&Self::dir_in(&self.dir)).context("cannot look at the coordinator's store")
     }
 
     /// Stops it; returns the bytes of its store, with nothing left in the log.
     pub(super) async fn stop(self) -> anyhow::Result<u64> {
+        let dir = self.stop_and_keep().await?;
+        store_bytes(&Self::dir_in(&dir)).context("cannot look at the coordinator's store")
+    }
+
+    /// Stops it; returns the directory, for another one.
+    pub(super) async fn stop_and_keep(self) -> anyhow::Result<TempDir> {
         let Self { process, ticket: _, dir } = self;
         process.stop().await?;
-        store_bytes(&dir.path().join("coordinator")).context("cannot look at the coordinator's store")
+        Ok(dir)
     }
 }
 

@@ -80,6 +80,11 @@ impl Submitter {
         bail!("the coordinator did not say whether it takes the job")
     }
 
+    /// Where a job stands.
+    pub(super) async fn info(&self, job: u64) -> anyhow::Result<wire::JobInfo> {
+        Ok(self.jobs.clone().get(wire::JobRequest { job }).await?.into_inner())
+    }
+
     /// Follows a job until it has ended; every task must be done.
     pub(super) async fn until_done(
         &self,

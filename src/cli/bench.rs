@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand, builder::FalseyValueParser};
 
-use self::load::{DispatchFlags, LatencyFlags};
+use self::load::{DispatchFlags, LatencyFlags, RestartFlags};
 use crate::{
     bench::{
         self, SandboxConfig,
@@ -38,6 +38,8 @@ pub(crate) enum BenchCommand {
     Dispatch(DispatchFlags),
     /// Find out how long one tiny task takes, from its submission to its result.
     Latency(LatencyFlags),
+    /// Find out how long a coordinator takes to start when much is open.
+    Restart(RestartFlags),
 }
 
 /// `talka bench swarm`.
@@ -197,6 +199,7 @@ impl BenchCommand {
             Self::SwarmPeer(flags) => bench::swarm::peer(flags.try_into()?, out).await,
             Self::Dispatch(flags) => bench::dispatch(flags.try_into()?, out).await,
             Self::Latency(flags) => bench::latency(flags.count()?, out).await,
+            Self::Restart(flags) => bench::restart(flags.open()?, out).await,
         }
     }
 }

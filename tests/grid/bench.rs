@@ -88,3 +88,12 @@ fn the_time_to_a_result_is_measured() {
     assert_eq!(report["n"], 5);
     assert_positive(&report, &["p50_ms", "p99_ms"]);
 }
+
+#[test]
+fn a_restart_with_open_attempts_is_measured() {
+    let home = tempfile::tempdir().expect("a directory");
+    let report =
+        Talka::new(home.path(), ["bench", "restart", "--open", "3000", "--json"]).run().success().json();
+    assert_eq!(report["open"], 3000);
+    assert_positive(&report, &["secs", "rss_mib"]);
+}

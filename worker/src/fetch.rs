@@ -207,8 +207,12 @@ impl Shared {
                 self.fetch(blob, counted).await?;
             }
         }
-        let wasm = self.read(spec.bundle, limits::MODULE_BYTES_MAX, counted).await?;
-        let program = self.compiler.compile(spec.bundle.hash, wasm).await?;
+        let program = if let Some(known) = self.compiler.known(spec.bundle.hash) {
+            known
+        } else {
+            let wasm = self.read(spec.bundle, limits::MODULE_BYTES_MAX, counted).await?;
+            self.compiler.compile(spec.bundle.hash, wasm).await?
+        };
         let mut datasets = Vec::with_capacity(spec.datasets.len());
         for dataset in &spec.datasets {
             let bytes = self.read(dataset.blob, limits::DATASETS_BYTES_MAX, counted).await?;

@@ -124,7 +124,7 @@ async fn read_session(
     mut inbound: Streaming<wire::WorkerMessage>,
     unanswered: Arc<Semaphore>,
 ) {
-    let peer = checker.worker;
+    let peer = checker.worker();
     let end = loop {
         match inbound.message().await {
             Ok(Some(message)) => match incoming(&reactor, &mut checker, session, message).await {
@@ -201,11 +201,13 @@ async fn incoming(
     }))
 }
 
-fn reports_of(message: wire::Reports) -> Result<Vec<Report>, InvalidMessage> {
+fn reports_of(
+    message: wire::Reports,
+) -> Result<impl ExactSizeIterator<Item = Result<Report, InvalidMessage>>, InvalidMessage> {
     let count = message.reports.len();
     if !(1..=limits::REPORTS_MAX).contains(&count) {
         let problem = format!("{count} in one message, not 1 to {}", limits::REPORTS_MAX);
         return Err(InvalidMessage::new("reports", problem));
     }
-    message.reports.into_iter().map(Report::try_from).collect()
+    Ok(message.reports.into_iter().map(Report::try_from))
 }

@@ -21,7 +21,7 @@ use tonic::{Request, Response, Status};
 
 use super::{Context, refused, views};
 use crate::{
-    reactor::{Change, Event, Steering},
+    reactor::{Change, Event, Steering, Stopped},
     submission::SignedSpec,
 };
 
@@ -53,8 +53,7 @@ impl Jobs for JobsService {
         let signed = SignedSpec::new(coordinator, submitter, id, spec, &request.signature)?;
         Ok(stream(move |events| async move {
             let job = context.submissions.take(&context, submitter, id, signed, &events).await?;
-            let info = context.info(job).await?;
-            let accepted = submit_event::Event::Accepted(info);
+            let accepted = submit_event::Event::Accepted(context.info_of(&job));
             send(&events, wire::SubmitEvent { event: Some(accepted) }).await
         }))
     }
@@ -223,16 +222,12 @@ impl Context {
     }
 
     /// Keys of the peers that these rows name.
-    async fn names(&self, rows: &[FinalRow]) -> Result<impl Fn(PeerNo) -> Option<PeerId> + use<>, Status> {
+    async fn names(&self, rows: &[FinalRow]) -> Result<impl Fn(PeerNo) -> Option<PeerId> + use<>, Stopped> {
         let mut numbers: Vec<PeerNo> =
             rows.iter().flat_map(|row| &row.grants).map(|grant| grant.peer).collect();
         numbers.sort_unstable();
         numbers.dedup();
-        let question = move |coordinator: &Coordinator| -> Vec<(PeerNo, Option<PeerId>)> {
-            numbers.into_iter().map(|no| (no, coordinator.peer_id(no))).collect()
-        };
-        let names = self.reactor.ask(question).await?;
-        Ok(move |no| names.binary_search_by_key(&no, |(no, _)| *no).ok().and_then(|at| names[at].1))
+        self.names.of(&self.reactor, numbers).await
     }
 
     /// Sends the final tasks in `from..until`; returns where to go on.

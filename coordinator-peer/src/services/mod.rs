@@ -3,6 +3,7 @@
 pub(crate) mod grid;
 pub(crate) mod jobs;
 pub(crate) mod ledger;
+pub(crate) mod names;
 pub(crate) mod peers;
 pub(crate) mod views;
 
@@ -28,6 +29,7 @@ pub(crate) struct Context {
     pub(crate) reader: Arc<dyn Reader>,
     pub(crate) inputs: InputIndices,
     pub(crate) submissions: Submissions,
+    pub(crate) names: names::PeerNames,
 }
 
 impl Context {

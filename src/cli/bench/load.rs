@@ -1,4 +1,4 @@
-//! `talka bench dispatch` and `talka bench latency`: a coordinator under load.
+//! `talka bench dispatch`, `latency` and `restart`: a coordinator under load.
 
 use clap::{Args, builder::FalseyValueParser};
 use talka_core::limits;
@@ -16,6 +16,10 @@ const WORKERS_MAX: usize = 1000;
 /// Sessions with nothing to do, likewise; there is a port for each.
 const IDLE_MAX: usize = 20_000;
 const COUNT_DEFAULT: usize = 200;
+/// What a restart is to bear.
+const OPEN_DEFAULT: u64 = 2_000_000;
+/// A few gigabytes of memory.
+const OPEN_MAX: u64 = 10_000_000;
 /// A few minutes.
 const COUNT_MAX: usize = 100_000;
 
@@ -68,6 +72,32 @@ pub(crate) struct LatencyFlags {
     /// Jobs [default: 200].
     #[arg(long, short = 'n', value_name = "NUMBER", env = "TALKA_COUNT")]
     count: Option<String>,
+}
+
+/// `talka bench restart`.
+#[derive(Debug, Default, Args)]
+#[command(after_help = "Example:\n  talka bench restart --open 2000000\n\n\
+    Writes a store in which so many attempts are open and starts a coordinator on it, as a process of\n\
+    its own, three times: from the start of the process to its first answer, of which the slowest\n\
+    counts. Let the machine do nothing else meanwhile.\n\n\
+    With --json: {\"open\", \"secs\", \"rss_mib\"}.\n\n\
+    Exit code: 0 whether the goal is reached or not; 1 when something fails.")]
+pub(crate) struct RestartFlags {
+    /// Open attempts [default: 2000000].
+    #[arg(long, value_name = "NUMBER", env = "TALKA_OPEN")]
+    open: Option<String>,
+}
+
+impl RestartFlags {
+    /// The number of open attempts.
+    pub(super) fn open(&self) -> Result<u64, Failure> {
+        let mut problems = Problems::default();
+        let open = problems.parsed("--open", self.open.as_deref(), OPEN_DEFAULT);
+        if !(1..=OPEN_MAX).contains(&open) {
+            problems.add(format!("--open must be 1 to {OPEN_MAX}"));
+        }
+        problems.into_result(open)
+    }
 }
 
 impl TryFrom<DispatchFlags> for DispatchConfig {
@@ -147,6 +177,10 @@ mod tests {
         for count in ["0", "100001", "x"] {
             let flags = LatencyFlags { count: wrong(count) };
             assert!(flags.count().expect_err("refused").to_string().contains("-n"), "{count}");
+        }
+        for open in ["0", "10000001", "x"] {
+            let flags = RestartFlags { open: wrong(open) };
+            assert!(flags.open().expect_err("refused").to_string().contains("--open"), "{open}");
         }
         assert_eq!(LatencyFlags::default().count().expect("valid"), COUNT_DEFAULT);
     }

@@ -143,6 +143,11 @@ impl Compiler {
         compiled
     }
 
+    /// What a module was compiled to, if that is at hand.
+    pub fn known(&self, hash: BlobHash) -> Option<Arc<Program>> {
+        self.lock().find(hash)?.ok()
+    }
+
     async fn find_or_compile(&self, hash: BlobHash, wasm: Bytes) -> Compiled {
         if BlobHash::new(*blake3::hash(&wasm).as_bytes()) != hash {
             return Err(CompileError::WrongHash);

@@ -17,6 +17,9 @@ use super::{Wall, WallState, Walls};
 /// `_IOWR('f', 16, struct pm_scan_arg)` of `linux/fs.h`.
 const PAGEMAP_SCAN: u64 = 0xc060_6610;
 
+/// `PR_SET_VMA` of `linux/prctl.h`.
+const PR_SET_VMA: u64 = 0x5356_4d41;
+
 /// What a child may use beyond what it starts with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in super::super) enum Limits {
@@ -96,6 +99,7 @@ fn filter() -> Result<BpfProgram, seccompiler::Error> {
         libc::SYS_exit,
         libc::SYS_exit_group,
         libc::SYS_futex,
+        libc::SYS_getcpu,
         libc::SYS_getpid,
         libc::SYS_getrandom,
         libc::SYS_gettid,
@@ -122,6 +126,8 @@ fn filter() -> Result<BpfProgram, seccompiler::Error> {
     rules.insert(libc::SYS_write, vec![first_argument_is(1)?, first_argument_is(2)?]);
     // Which of its own pages a program has touched: the engine clears only these.
     rules.insert(libc::SYS_ioctl, vec![argument_is(1, PAGEMAP_SCAN)?]);
+    // The allocator names its memory for whoever looks at the maps of the process.
+    rules.insert(libc::SYS_prctl, vec![first_argument_is(PR_SET_VMA)?]);
     // Aborting is a signal to oneself.
     let own = u64::from(rustix::process::getpid().as_raw_nonzero().get().unsigned_abs());
     rules.insert(libc::SYS_tgkill, vec![first_argument_is(own)?]);
