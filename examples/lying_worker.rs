@@ -26,6 +26,7 @@ use std::{
 
 use anyhow::Context;
 use talka_core::{duty::CpuPercent, ledger::Names, outcome::Execution, quantities::Fuel};
+use talka_peer::endpoint::Relay;
 use talka_worker::{Bandwidth, WorkerConfig, sandbox::child, trust::Trust};
 use tokio_util::sync::CancellationToken;
 
@@ -58,6 +59,8 @@ fn work() -> anyhow::Result<()> {
         disk: talka_core::quantities::Bytes::mib(256),
         cpu_percent: CpuPercent::ALL,
         bind: Some("127.0.0.1:0".parse()?),
+        relay: Relay::Disabled,
+        private: false,
         trust: Trust::default(),
         names: Names::default(),
         bandwidth: Bandwidth::default(),

@@ -15,23 +15,26 @@ use talka_core::{ids::PeerId, job::BlobRef, limits, quantities};
 use talka_peer::{
     address::PeerAddr,
     blobs::BlobStore,
-    endpoint::{EndpointConfig, PeerEndpoint},
+    endpoint::{EndpointConfig, PeerEndpoint, Relay},
     identity::Identity,
     rpc::{self, AuthorizedChannel},
     ticket::Ticket,
-    transfer::{Fetcher, Provider},
+    transfer::{Fetcher, Provider, fetch_blob},
 };
 use talka_proto::wire::{
     self, jobs_client::JobsClient, ledger_client::LedgerClient, peers_client::PeersClient,
 };
 use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
 use tonic::{Response, Status};
 
 use crate::{
     cli::CoordinatorFlags,
     error::{Code, Failure},
     find::{self, Found},
+    holders::{self, Holders, Spared},
     operator, paths,
+    problems::Problems,
 };
 
 /// An encoded output: what a task may write, and names, log and framing.
@@ -49,8 +52,17 @@ pub(crate) struct Client {
     endpoint: PeerEndpoint,
     rpc: rpc::Client,
     outputs: Mutex<Arc<Outputs>>,
+    /// Workers that did not deliver outputs.
+    spared: Spared,
     /// Whether the user was told that the connection is lost.
     lost: AtomicBool,
+}
+
+/// The relay that a flag names; without it, that of the ticket.
+fn relay_of(flag: Option<&str>, ticket: &Ticket) -> Result<Relay, Failure> {
+    let mut problems = Problems::default();
+    let relay = problems.parsed("--relay", flag, ticket.coordinator.relay.clone().into());
+    problems.into_result(relay)
 }
 
 /// Where fetched outputs go.
@@ -95,10 +107,13 @@ impl Client {
         paths::create_private(&key_dir)
             .with_context(|| format!("cannot create {} for this user's key", key_dir.display()))?;
         let identity = Identity::load_or_create(&key_dir)?;
-        let endpoint = PeerEndpoint::bind(EndpointConfig::new(identity.clone())).await?;
+        let relay = relay_of(flags.relay.as_deref(), ticket)?;
+        let endpoint = PeerEndpoint::bind(EndpointConfig { relay, ..EndpointConfig::new(identity.clone()) });
+        let endpoint = endpoint.await?;
         let rpc = rpc::Client::new(endpoint.clone(), ticket);
         let outputs = Mutex::new(Arc::new(Outputs::new(&endpoint)));
-        Ok(Self { identity, endpoint, rpc, outputs, lost: AtomicBool::new(false) })
+        let (spared, lost) = (Spared::default(), AtomicBool::new(false));
+        Ok(Self { identity, endpoint, rpc, outputs, spared, lost })
     }
 
     /// Asks the coordinator whether this key may submit, before anything large is prepared.
@@ -149,17 +164,26 @@ impl Client {
         PeersClient::new(self.rpc.channel())
     }
 
-    /// Fetches an encoded output from the coordinator into memory.
-    pub(crate) async fn fetch(&self, blob: BlobRef) -> anyhow::Result<Bytes> {
+    /// Fetches an encoded output into memory, from one of `holders` or the coordinator. `None` if it is nowhere any more.
+    pub(crate) async fn fetch(
+        &self,
+        blob: BlobRef,
+        holders: &[wire::Provider],
+    ) -> anyhow::Result<Option<Bytes>> {
         if blob.size.get() > ENCODED_OUTPUT_BYTES_MAX {
             let max = quantities::Bytes::new(ENCODED_OUTPUT_BYTES_MAX);
             let message = format!("an output of {} is above the limit of {max}", blob.size);
             return Err(Failure::new(Code::Limit, message).into());
         }
         let outputs = self.outputs(blob.size.get());
-        let provider = Provider::from(self.address().clone());
-        outputs.fetcher.fetch(&provider, blob, &blob.hash.to_string(), |_| ()).await?;
-        Ok(outputs.blobs.read(blob.hash, ENCODED_OUTPUT_BYTES_MAX).await?)
+        let turn = usize::from(blob.hash.as_bytes()[0]);
+        let providers = Holders::new(holders, self.address(), turn, &self.spared);
+        let (transport, never) = (outputs.fetcher.transport(), CancellationToken::new());
+        match fetch_blob(transport, &outputs.blobs, blob, providers, &never).await {
+            Ok(_held) => Ok(Some(outputs.blobs.read(blob.hash, ENCODED_OUTPUT_BYTES_MAX).await?)),
+            Err(error) if holders::is_lost(&error, self.coordinator()) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// A place for blobs of a job, on the disk, to which they are fetched from the coordinator.

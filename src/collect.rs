@@ -167,6 +167,12 @@ impl<'a> Collector<'a> {
             let text = format!("task {job}/{index}: /out/{name:?} can't be a file here; left out");
             show(&mut || out.warn(&text));
         }
+        if line.output_lost && !out.is_quiet() {
+            let text = format!(
+                "task {job}/{index} is done, but its output is lost: neither the coordinator nor a worker has it any more"
+            );
+            show(&mut || out.warn(&text));
+        }
         if line.state == "done" {
             return;
         }
@@ -205,10 +211,12 @@ async fn output_of(
         }
         Some(wire::task_result::Output::Blob(blob)) => {
             let blob = blob.try_into().map_err(|error: convert::InvalidMessage| invalid(error.into()))?;
-            let bytes = client.fetch(blob).await.map_err(|error| {
+            let fetched = client.fetch(blob, &result.holders).await.map_err(|error| {
                 let text = format!("the output of task {} can't be fetched: {error:#}", result.index);
                 Interruption::Stream(tonic::Status::unavailable(text))
             })?;
+            result.output_lost = fetched.is_none();
+            let Some(bytes) = fetched else { return Ok((result, Output::default())) };
             let output = wire::Output::decode(bytes).map_err(|error| invalid(error.into()))?;
             output.try_into().map_err(|error: convert::InvalidMessage| invalid(error.into()))?
         }
@@ -237,6 +245,7 @@ mod tests {
     fn a_failure_shows_its_input_its_reason_and_the_end_of_its_log() {
         let line = ResultLine {
             provisional: false,
+            output_lost: false,
             index: 17,
             input: Some("a\x1b.csv".into()),
             state: "failed",

@@ -112,8 +112,11 @@ mod tests {
     fn a_ticket_comes_before_a_data_directory() {
         let dir = tempfile::tempdir().expect("a directory");
         std::fs::write(dir.path().join(TICKET_FILE), "from-file\n").expect("written");
-        let mut flags =
-            CoordinatorFlags { ticket: Some(" given ".into()), data_dir: Some(dir.path().to_owned()) };
+        let mut flags = CoordinatorFlags {
+            ticket: Some(" given ".into()),
+            data_dir: Some(dir.path().to_owned()),
+            ..CoordinatorFlags::default()
+        };
         assert_eq!(coordinator(&flags).expect("found").ticket, "given");
         flags.ticket = None;
         assert_eq!(coordinator(&flags).expect("found").ticket, "from-file");

@@ -26,6 +26,7 @@ mod demo;
 mod error;
 mod find;
 mod format;
+mod holders;
 mod inputs;
 mod jobs;
 mod ledger_file;

@@ -32,6 +32,9 @@ pub(crate) struct ResultLine {
     /// Whether it rests on one worker's word until that worker's next check.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub(crate) provisional: bool,
+    /// Whether the coordinator does not have its output any more; when it was asked for, whether nobody has.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) output_lost: bool,
     /// What was agreed on, if anything was.
     pub(crate) digest: Option<String>,
     /// Executed operators.
@@ -72,7 +75,11 @@ impl ResultsWriter {
     pub(crate) fn write(&mut self, line: &ResultLine, output: &Output) -> anyhow::Result<Vec<String>> {
         let index = line.index;
         let (out, err) = (self.dir.join(format!("{index}.out")), self.dir.join(format!("{index}.err")));
-        let refused = if line.is_done() {
+        let refused = if line.output_lost {
+            remove_stale(&out)?;
+            remove_stale(&err)?;
+            Vec::new()
+        } else if line.is_done() {
             put(&out, &output.stdout)?;
             remove_stale(&err)?;
             write_files(&self.dir.join(index.to_string()), output)?
@@ -172,6 +179,7 @@ mod tests {
             input: None,
             state,
             provisional,
+            output_lost: false,
             digest,
             fuel: 7,
             attempts: 2,

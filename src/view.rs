@@ -44,6 +44,16 @@ pub(crate) struct JobView {
     pub(crate) running: u64,
     pub(crate) attempts: u64,
     pub(crate) credit: f64,
+    /// Bytes of its blobs that the coordinator sent, since it was started: a fact.
+    pub(crate) served_bytes: u64,
+    /// Bytes of its blobs that workers say they got from the coordinator, since it was started.
+    pub(crate) fetched_from_coordinator_bytes: u64,
+    /// The same from each other.
+    pub(crate) fetched_from_peers_bytes: u64,
+    /// Agreed outputs that can't be fetched now, because whoever has them is away.
+    pub(crate) outputs_away: u64,
+    /// Agreed outputs that were lost with whoever had them, since the coordinator was started: computed again.
+    pub(crate) outputs_lost: u64,
 }
 
 /// The last line of `submit --wait --json`.
@@ -81,6 +91,11 @@ impl JobView {
             running: info.running,
             attempts: info.attempts,
             credit: credit(&info.credit_nanos).as_f64(),
+            served_bytes: info.served_bytes,
+            fetched_from_coordinator_bytes: info.fetched_from_coordinator_bytes,
+            fetched_from_peers_bytes: info.fetched_from_peers_bytes,
+            outputs_away: info.outputs_away,
+            outputs_lost: info.outputs_lost,
         }
     }
 
@@ -283,6 +298,8 @@ pub(crate) struct PeerView {
     pub(crate) running: u32,
     pub(crate) fetched_from_coordinator_bytes: u64,
     pub(crate) fetched_from_peers_bytes: u64,
+    /// Bytes that the coordinator sent to it: a fact, while the two above are what it says itself.
+    pub(crate) served_bytes: u64,
     pub(crate) last_seen: String,
     pub(crate) admission: String,
     /// For the coordinator's owner alone.
@@ -317,6 +334,7 @@ impl From<&wire::PeerInfo> for PeerView {
             running: capacity.running,
             fetched_from_coordinator_bytes: capacity.fetched_from_coordinator_bytes,
             fetched_from_peers_bytes: capacity.fetched_from_peers_bytes,
+            served_bytes: info.served_bytes,
             last_seen: iso8601(info.last_seen_millis),
             admission: admission(info).into(),
             reputation: info.reputation.map(|known| ReputationView {
@@ -365,6 +383,7 @@ pub(crate) fn result_line(result: &wire::TaskResult) -> ResultLine {
         input: (!result.input.is_empty()).then(|| result.input.clone()),
         state: if done { "done" } else { "failed" },
         provisional: result.provisional,
+        output_lost: result.output_lost,
         digest: digest_text(&result.digest),
         fuel: result.fuel,
         attempts: result.attempts,

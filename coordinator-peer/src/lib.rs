@@ -10,6 +10,7 @@
 //! | `services` | gRPC: convert, ask, convert back |
 //! | `submission` | taking a job on |
 //! | `outputs` | fetching what is too large for a report |
+//! | `places` | where peers can be reached |
 //! | `access` | who may call what |
 
 mod access;
@@ -18,6 +19,7 @@ mod clock;
 mod inputs;
 mod log;
 mod outputs;
+mod places;
 mod reactor;
 mod receipts;
 mod serve;
@@ -32,7 +34,7 @@ use talka_core::{
     ids::PeerId,
     placement::{Admit, Apart},
 };
-use talka_peer::{rpc::Tls, ticket::Ticket};
+use talka_peer::{endpoint::Relay, rpc::Tls, ticket::Ticket};
 
 pub use access::operator_token;
 pub use serve::{CoordinatorError, run};
@@ -47,6 +49,8 @@ pub struct CoordinatorConfig {
     pub data_dir: PathBuf,
     /// Where to listen for peers (UDP). Unless a port is set, the one of the last start is used again.
     pub bind: Option<SocketAddr>,
+    /// The relay through which peers reach it that can't dial it.
+    pub relay: Relay,
     /// Where to listen for tools (TCP); nowhere unless set.
     pub http: Option<SocketAddr>,
     /// How the TCP side is encrypted; required off loopback, because tools send a token.

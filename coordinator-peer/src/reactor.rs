@@ -20,7 +20,8 @@ use std::{
 
 use talka_core::{
     coordinator::{
-        Capacity, Coordinator, Effects, Examined, FetchOutput, InviteRow, JobRefusal, Refusal, ToWorker,
+        Capacity, Coordinator, Effects, Examined, FetchOutput, Fetched, InviteRow, JobRefusal, Refusal,
+        ToWorker,
     },
     ids::{AttemptId, BlobHash, JobId, PeerId, SessionId, TaskId},
     job::{BlobRef, JobState, Submission},
@@ -65,6 +66,8 @@ pub(crate) enum Event {
     Named(SessionId, Names),
     /// A worker does not run these jobs.
     Refused(SessionId, Vec<JobId>, JobRefusal),
+    /// What a worker says that it fetched of a job.
+    JobFetched(SessionId, JobId, Fetched),
     /// A job with all its blobs in place.
     Submit {
         submission: Box<Submission>,
@@ -329,6 +332,7 @@ impl Reactor {
                 self.coordinator.on_given_back(now, session, &attempts, fx);
             }
             Event::Named(session, names) => self.coordinator.on_names(now, session, names, fx),
+            Event::JobFetched(session, job, fetched) => self.coordinator.on_fetched(session, job, fetched),
             Event::Refused(session, jobs, why) => self.coordinator.on_refused(now, session, &jobs, why, fx),
             Event::Reports(session, reports, signed, room) => {
                 if let Some(Signed { signature, receipts }) = signed {

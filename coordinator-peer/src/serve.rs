@@ -138,7 +138,7 @@ pub async fn run(
     let mut store: Box<dyn Store> =
         Box::new(SqliteStore::open(dir, identity.peer_id()).map_err(store_failed)?);
     let token = load_or_create_token(dir)?;
-    let mut listen = EndpointConfig::new(identity.clone());
+    let mut listen = EndpointConfig { relay: config.relay.clone(), ..EndpointConfig::new(identity.clone()) };
     if let Some(bind) = config.bind {
         listen.listen = bind;
     }
@@ -195,6 +195,9 @@ pub async fn run(
                 tracing::error!(%error, "the side for tools ended");
             }
         });
+    }
+    if !endpoint.reaches_relay(limits::RELAY_START_MAX).await {
+        tracing::warn!("the relay does not answer; peers that need it can't connect until it does");
     }
     tracing::info!(peer = %me, "coordinator ready");
     on_ready(Ready {

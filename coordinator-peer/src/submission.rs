@@ -2,8 +2,7 @@
 //! the job accepted.
 
 use std::{
-    collections::{HashMap, HashSet},
-    net::SocketAddr,
+    collections::HashSet,
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -17,7 +16,7 @@ use talka_core::{
 };
 use talka_peer::{
     address::PeerAddr,
-    blobs::{BlobError, BlobStore},
+    blobs::{BlobError, BlobStore, Served},
     identity::{Signature, verify},
     transfer::{Fetcher, Provider},
 };
@@ -27,6 +26,7 @@ use tonic::Status;
 
 use crate::{
     inputs::JobInputs,
+    places::Places,
     reactor::Event,
     services::{Context, refused},
 };
@@ -67,17 +67,15 @@ impl SignedSpec {
 pub(crate) struct Submissions {
     blobs: BlobStore,
     fetcher: Fetcher,
-    /// This coordinator, for workers that fetch from it.
-    me: PeerAddr,
-    /// Where other peers can be dialed, as they say.
-    addresses: Arc<Mutex<HashMap<PeerId, Vec<String>>>>,
+    /// Where other peers can be reached, as they say.
+    places: Places,
     /// Bundles that were checked and blobs that are durable, because a job that was accepted has them.
     settled: Arc<Mutex<HashSet<Needed>>>,
 }
 
 impl Submissions {
     pub(crate) fn new(blobs: BlobStore, fetcher: Fetcher, me: PeerAddr) -> Self {
-        Self { blobs, fetcher, me, addresses: Arc::default(), settled: Arc::default() }
+        Self { blobs, fetcher, places: Places::new(me), settled: Arc::default() }
     }
 
     /// What this coordinator has.
@@ -85,31 +83,19 @@ impl Submissions {
         &self.blobs
     }
 
-    /// Blob bytes that this coordinator has sent.
-    pub(crate) fn served_bytes(&self) -> u64 {
-        self.blobs.served_bytes()
+    /// What this coordinator has sent of its blobs.
+    pub(crate) fn served(&self) -> &Served {
+        self.blobs.served()
     }
 
-    /// Where a peer can be dialed; empty if it never said.
-    pub(crate) fn addresses(&self, peer: PeerId) -> Vec<String> {
-        if peer == self.me.peer {
-            return self.me.direct.iter().map(ToString::to_string).collect();
-        }
-        let addresses = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
-        addresses.get(&peer).cloned().unwrap_or_default()
+    /// Bytes of a job's blobs that this coordinator has sent; those that other jobs have as well were sent for them, too.
+    pub(crate) fn served_of(&self, spec: &JobSpec) -> u64 {
+        spec.blobs().iter().map(|blob| self.blobs.served().of(blob.hash)).sum()
     }
 
-    /// Remembers what a peer says of its own addresses. A lie costs others a failed dial: the key decides
-    /// who answers.
-    pub(crate) fn learn_addresses(&self, peer: PeerId, addresses: &[String]) {
-        /// Addresses that are worth trying.
-        const ADDRESSES_MAX: usize = 16;
-        let valid = addresses.iter().filter(|text| text.parse::<SocketAddr>().is_ok());
-        let valid: Vec<String> = valid.take(ADDRESSES_MAX).cloned().collect();
-        let mut known = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.len() < limits::WORKERS_MAX || known.contains_key(&peer) {
-            known.insert(peer, valid);
-        }
+    /// Where peers can be reached.
+    pub(crate) fn places(&self) -> &Places {
+        &self.places
     }
 
     /// Takes a job on, telling how the transfer goes. The same `request` gives the same job.

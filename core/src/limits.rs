@@ -389,6 +389,21 @@ pub const ACCEPT_QUEUE_MAX: usize = 64;
 pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
 /// Addresses in a ticket: a host with more interfaces names the first ones.
 pub const TICKET_ADDRESSES_MAX: usize = 16;
+/// Connections that a relay carries at once. Each may have 512 packets waiting, of 64 KiB at worst.
+pub const RELAY_CONNECTIONS_MAX: usize = 2_000;
+/// Connections of one key to a relay: the last one gets the packets, others are about to end.
+pub const RELAY_CONNECTIONS_PER_KEY_MAX: usize = 4;
+/// Bytes per second that a relay takes from one connection unless its owner says otherwise: control and results of a fast
+/// worker, and bulk that does not hurt others.
+pub const RELAY_RATE_DEFAULT: u64 = 4 << 20;
+/// Shortest token of a relay, in characters: 12 of 64 kinds can't be guessed over a network.
+pub const RELAY_TOKEN_CHARS_MIN: usize = 12;
+/// Longest token of a relay: it travels in each ticket.
+pub const RELAY_TOKEN_CHARS_MAX: usize = 64;
+/// Port on which a relay with TLS tells peers their public addresses (UDP), the one that peers expect.
+pub const RELAY_QUIC_PORT: u16 = 7842;
+/// How long a coordinator waits for its relay before it serves without.
+pub const RELAY_START_MAX: Duration = Duration::from_secs(5);
 /// Length of a relay's URL: a host name and a path.
 pub const RELAY_URL_BYTES_MAX: usize = 512;
 /// Length of a ticket's text: 16 IPv6 addresses and the longest URL fit.

@@ -5,7 +5,10 @@ use std::{fmt, net::SocketAddr};
 use iroh::{EndpointAddr, RelayUrl, TransportAddr};
 use talka_core::ids::PeerId;
 
-use crate::identity::{NotAKey, endpoint_id, peer_id};
+use crate::{
+    identity::{NotAKey, endpoint_id, peer_id},
+    reach::shown,
+};
 
 /// A peer and the ways to it. Without any way, it can still be reached over a connection that it made itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,7 +39,7 @@ impl fmt::Display for PeerAddr {
         for (position, address) in self.direct.iter().enumerate() {
             write!(f, "{}{address}", if position == 0 { " at " } else { ", " })?;
         }
-        self.relay.as_ref().map_or(Ok(()), |relay| write!(f, " by {relay}"))
+        self.relay.as_ref().map_or(Ok(()), |relay| write!(f, " by {}", shown(relay)))
     }
 }
 

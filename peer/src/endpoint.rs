@@ -1,6 +1,7 @@
 //! The peer's place on the network: one UDP socket, one key, every protocol on it.
 //!
 //! It contacts nobody by itself: no relay unless one is named, no DNS, no address publishing, no port mapping.
+//! A [private](Privacy) one shows its address to its relay or its coordinator only.
 //! A grid has to work on a LAN without any host outside it. The only addresses it dials are those of the
 //! [`PeerAddr`]s it is given.
 
@@ -9,12 +10,12 @@ use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     path::Path,
-    str::FromStr,
     sync::Arc,
+    time::Duration,
 };
 
 use iroh::{
-    Endpoint, EndpointAddr, RelayMode, RelayUrl,
+    Endpoint, EndpointAddr,
     address_lookup::MemoryLookup,
     endpoint::{
         BindOpts, Connection, NetReportConfig, PortmapperConfig, QuicTransportConfig, VarInt, presets,
@@ -23,7 +24,6 @@ use iroh::{
 };
 use talka_core::{ids::PeerId, limits};
 
-pub use crate::port::{PORT_FILE, PortError};
 use crate::{
     Cause,
     address::PeerAddr,
@@ -31,40 +31,10 @@ use crate::{
     identity::{Identity, endpoint_id, peer_id},
     port,
 };
-
-/// Which relay carries what can't go directly.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub enum Relay {
-    /// None: only direct connections.
-    #[default]
-    Disabled,
-    /// This one.
-    Url(RelayUrl),
-}
-
-/// The text is neither `disabled` nor the URL of a relay.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{text:?} is not a relay: write `disabled`, or a URL as https://relay.example.org")]
-pub struct ParseRelayError {
-    text: String,
-}
-
-impl FromStr for Relay {
-    type Err = ParseRelayError;
-
-    fn from_str(text: &str) -> Result<Self, ParseRelayError> {
-        let wrong = || ParseRelayError { text: text.chars().take(80).collect() };
-        if text == "disabled" {
-            return Ok(Self::Disabled);
-        }
-        if text.len() > limits::RELAY_URL_BYTES_MAX {
-            return Err(wrong());
-        }
-        let url: RelayUrl = text.parse().map_err(|_| wrong())?;
-        let usable = matches!(url.scheme(), "http" | "https") && url.has_host();
-        if usable { Ok(Self::Url(url)) } else { Err(wrong()) }
-    }
-}
+pub use crate::{
+    port::{PORT_FILE, PortError},
+    reach::{ParseRelayError, Privacy, Relay},
+};
 
 /// What an endpoint is made from.
 #[derive(Debug, Clone)]
@@ -76,12 +46,15 @@ pub struct EndpointConfig {
     pub listen: SocketAddr,
     /// The relay.
     pub relay: Relay,
+    /// Who may learn where it is.
+    pub privacy: Privacy,
 }
 
 impl EndpointConfig {
     /// Every interface, any port, no relay.
     pub fn new(identity: Identity) -> Self {
-        Self { identity, listen: (Ipv4Addr::UNSPECIFIED, 0).into(), relay: Relay::Disabled }
+        let listen = (Ipv4Addr::UNSPECIFIED, 0).into();
+        Self { identity, listen, relay: Relay::Disabled, privacy: Privacy::Open }
     }
 
     /// This machine only.
@@ -128,6 +101,12 @@ pub enum BindError {
 /// A connection to a peer could not be made. Worth a retry, except when the peer is not who it should be.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
+    /// The connection would show this peer's address.
+    #[error("this peer is private and deals with its coordinator alone, not with {}", peer.short())]
+    Private {
+        /// The other peer.
+        peer: PeerId,
+    },
     /// Nothing says where the peer is.
     #[error("no address of peer {} is known", peer.short())]
     NoAddress {
@@ -156,6 +135,7 @@ pub struct PeerEndpoint {
     endpoint: Endpoint,
     lookup: MemoryLookup,
     relay: Relay,
+    privacy: Privacy,
 }
 
 impl PeerEndpoint {
@@ -164,32 +144,32 @@ impl PeerEndpoint {
         let lookup = MemoryLookup::new();
         let listen = config.listen;
         let failed = |source: Cause| BindError::Listen { address: listen, source };
-        let relay = match &config.relay {
-            Relay::Disabled => RelayMode::Disabled,
-            Relay::Url(url) => RelayMode::custom([url.clone()]),
-        };
+        // Which relay is nearest is found out by asking it for an empty page.
+        let mut net_report = NetReportConfig::minimal();
+        net_report.https_probes = config.relay.url().is_some();
         let mut builder = Endpoint::builder(presets::Minimal)
             .secret_key(config.identity.secret_key())
             .transport_config(transport())
-            .relay_mode(relay)
+            .relay_mode(config.relay.mode())
             .clear_address_lookup()
             .address_lookup(lookup.clone())
             .portmapper_config(PortmapperConfig::Disabled)
-            .net_report_config(NetReportConfig::minimal())
-            .clear_ip_transports()
-            .bind_addr(listen)
-            .map_err(|error| failed(error.into()))?;
-        if listen.ip() == IpAddr::V4(Ipv4Addr::UNSPECIFIED) {
-            // A host without IPv6 is no reason to fail.
-            let every_ipv6 = SocketAddr::from((Ipv6Addr::UNSPECIFIED, listen.port()));
-            builder = builder
-                .bind_addr_with_opts(every_ipv6, BindOpts::default().set_is_required(false))
-                .map_err(|error| failed(error.into()))?;
+            .net_report_config(net_report)
+            .clear_ip_transports();
+        if config.privacy != Privacy::RelayOnly {
+            builder = builder.bind_addr(listen).map_err(|error| failed(error.into()))?;
+            if listen.ip() == IpAddr::V4(Ipv4Addr::UNSPECIFIED) {
+                // A host without IPv6 is no reason to fail.
+                let every_ipv6 = SocketAddr::from((Ipv6Addr::UNSPECIFIED, listen.port()));
+                builder = builder
+                    .bind_addr_with_opts(every_ipv6, BindOpts::default().set_is_required(false))
+                    .map_err(|error| failed(error.into()))?;
+            }
         }
         let endpoint = builder.bind().await.map_err(|error| {
             if is_taken(&error) { BindError::PortTaken { address: listen } } else { failed(error.into()) }
         })?;
-        Ok(Self { endpoint, lookup, relay: config.relay })
+        Ok(Self { endpoint, lookup, relay: config.relay, privacy: config.privacy })
     }
 
     /// Binds the port that `data_dir` remembers, unless `config` asks for a certain one, and remembers the port
@@ -212,6 +192,11 @@ impl PeerEndpoint {
             port::store(data_dir, port)?;
         }
         Ok(endpoint)
+    }
+
+    /// Who may learn where this peer is.
+    pub fn privacy(&self) -> Privacy {
+        self.privacy
     }
 
     /// This peer.
@@ -238,11 +223,12 @@ impl PeerEndpoint {
         let direct = self.endpoint.addr().ip_addrs().copied().collect::<BTreeSet<_>>();
         let direct =
             direct.difference(&loopback).copied().take(room).chain(loopback.iter().copied()).collect();
-        let relay = match &self.relay {
-            Relay::Disabled => None,
-            Relay::Url(url) => Some(url.clone()),
-        };
-        PeerAddr { peer: self.peer_id(), direct, relay }
+        PeerAddr { peer: self.peer_id(), direct, relay: self.relay.url().cloned() }
+    }
+
+    /// Waits until the relay is reached, at most so long; returns whether it is. Without a relay nothing is waited for.
+    pub async fn reaches_relay(&self, at_most: Duration) -> bool {
+        self.relay == Relay::Disabled || tokio::time::timeout(at_most, self.endpoint.online()).await.is_ok()
     }
 
     /// Remembers where a peer is, for those who name it without addresses. Replaces what was known. The caller
@@ -263,6 +249,9 @@ impl PeerEndpoint {
 
     /// Connects to a peer. Both sides are authenticated: it is that peer, or an error.
     pub async fn connect(&self, address: &PeerAddr, alpn: &[u8]) -> Result<Connection, ConnectError> {
+        if matches!(self.privacy, Privacy::Only(peer) if peer != address.peer) {
+            return Err(ConnectError::Private { peer: address.peer });
+        }
         let refused = |source: Cause| ConnectError::Refused { address: address.clone(), source };
         let target = EndpointAddr::try_from(address).map_err(|error| refused(error.into()))?;
         if !address.is_dialable() && self.lookup.get_endpoint_info(target.id).is_none() {
@@ -279,15 +268,19 @@ impl PeerEndpoint {
     /// dropping it stops the protocols.
     ///
     /// Above half of [`limits::CONNECTIONS_MAX`], strangers must show that their address is real before any
-    /// cryptography is done for them; above all of it, or above an address's share, they are turned away.
+    /// cryptography is done for them; above all of it, or above an address's share, they are turned away. A peer that
+    /// deals with one other alone answers nobody, that one neither: it dials.
     pub fn router(&self, connections: &ConnectionLimits) -> RouterBuilder {
         let connections = connections.clone();
+        let answers_nobody = matches!(self.privacy, Privacy::Only(_));
         Router::builder(self.endpoint.clone()).incoming_filter(Arc::new(move |incoming| {
             let address = match incoming.remote_addr() {
                 iroh::endpoint::IncomingAddr::Ip(address) => Some(address.ip()),
                 _ => None,
             };
-            if connections.is_full_for(address) {
+            if answers_nobody {
+                IncomingFilterOutcome::Ignore
+            } else if connections.is_full_for(address) {
                 IncomingFilterOutcome::Reject
             } else if connections.is_busy() && !incoming.remote_addr_validated() {
                 IncomingFilterOutcome::Retry

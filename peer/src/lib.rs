@@ -12,6 +12,8 @@
 //! | [`identity`] | the key, in a file; signatures; key ⇄ name |
 //! | [`address`] | a peer and the ways to it |
 //! | [`endpoint`] | the socket, its port across restarts, connecting |
+//! | [`reach`] | relay or not, and who may learn where this peer is |
+//! | [`relay`] | carrying the packets of peers that can't reach each other |
 //! | [`ticket`] | the string that one pastes to join |
 //! | [`connections`] | how many connections there may be, over all protocols |
 //! | [`rpc`] | gRPC over iroh and TCP: server, client, who may call what |
@@ -50,6 +52,8 @@ pub mod faults;
 pub mod files;
 pub mod identity;
 mod port;
+pub mod reach;
+pub mod relay;
 pub mod rpc;
 pub mod swarm;
 pub mod text;

@@ -49,7 +49,7 @@ pub(crate) enum BenchCommand {
     With --poisoners it does so twice, the second time with a share of the peers claiming to have\n\
     everything and sending bytes that belong to nothing, and shows how much longer the others took,\n\
     who was banned, and how many wrong bytes were kept.\n\n\
-    With --json: {\"peers\", \"mib\", \"uplink_mb_s\", \"seed_upload_ratio\", \"wall_secs\",\n\
+    With --json: {\"peers\", \"mib\", \"uplink_mb_s\", \"downlink_mb_s\", \"seed_upload_ratio\", \"wall_secs\",\n\
     \"fluid_bound_secs\", \"cpu_secs\", \"seed_only\"}; null where no cap was set. With --poisoners also\n\
     \"poisoned\": {\"poisoners\", \"wall_secs\", \"times_clean\", \"seed_upload_ratio\", \"wrong_bytes\",\n\
     \"poisoners_banned\", \"honest_banned\", \"cpu_secs\"}, where bans are those of all peers together.")]
@@ -63,6 +63,9 @@ pub(crate) struct SwarmFlags {
     /// What each of them, the source included, can send, in MB (10^6 bytes) per second [default: no limit].
     #[arg(long, value_name = "NUMBER", env = "TALKA_UPLINK")]
     uplink: Option<String>,
+    /// What each of them can take, likewise [default: no limit].
+    #[arg(long, value_name = "NUMBER", env = "TALKA_DOWNLINK")]
+    downlink: Option<String>,
     /// Peers fetch from the source alone, for comparison.
     #[arg(long, env = "TALKA_SEED_ONLY", value_parser = FalseyValueParser::new())]
     seed_only: bool,
@@ -77,6 +80,9 @@ pub(crate) struct SwarmPeerFlags {
     /// Most bytes per second to send.
     #[arg(long, value_name = "SIZE", env = "TALKA_UPLOAD_LIMIT")]
     upload_limit: Option<String>,
+    /// Most bytes per second to take.
+    #[arg(long, value_name = "SIZE", env = "TALKA_DOWNLOAD_LIMIT")]
+    download_limit: Option<String>,
     /// Size of a blob to make and to serve.
     #[arg(long, value_name = "SIZE", env = "TALKA_SEED_BLOB")]
     seed_blob: Option<String>,
@@ -108,6 +114,10 @@ impl TryFrom<SwarmFlags> for SwarmConfig {
         if uplink_mb_s.is_some_and(|uplink| !(UPLINK_MIN..=1e5).contains(&uplink)) {
             problems.add(format!("--uplink must be {UPLINK_MIN} to 100000 MB/s"));
         }
+        let downlink_mb_s: Option<f64> = problems.optional("--downlink", flags.downlink.as_deref());
+        if downlink_mb_s.is_some_and(|downlink| !(UPLINK_MIN..=1e5).contains(&downlink)) {
+            problems.add(format!("--downlink must be {UPLINK_MIN} to 100000 MB/s"));
+        }
         let poisoners = flags.poisoners.as_deref().and_then(|text| {
             let percent = text.trim().trim_end_matches('%').parse::<u32>().ok();
             let some = percent.map(|percent| (peers.saturating_mul(percent) + 50) / 100);
@@ -120,7 +130,14 @@ impl TryFrom<SwarmFlags> for SwarmConfig {
             }
             some
         });
-        problems.into_result(Self { peers, mib, uplink_mb_s, seed_only: flags.seed_only, poisoners })
+        problems.into_result(Self {
+            peers,
+            mib,
+            uplink_mb_s,
+            downlink_mb_s,
+            seed_only: flags.seed_only,
+            poisoners,
+        })
     }
 }
 
@@ -131,8 +148,9 @@ impl TryFrom<SwarmPeerFlags> for SwarmPeerConfig {
         let mut problems = Problems::default();
         let upload = problems.rate("--upload-limit", flags.upload_limit.as_deref());
         let seed_blob = problems.optional("--seed-blob", flags.seed_blob.as_deref());
+        let download = problems.rate("--download-limit", flags.download_limit.as_deref());
         let poison = problems.optional("--poison", flags.poison.as_deref());
-        problems.into_result(Self { upload, seed_blob, poison })
+        problems.into_result(Self { upload, download, seed_blob, poison })
     }
 }
 
@@ -194,6 +212,7 @@ mod tests {
                 peers: Some(peers.into()),
                 mib: Some(mib.into()),
                 uplink: uplink.map(Into::into),
+                downlink: uplink.map(Into::into),
                 ..SwarmFlags::default()
             })
         };
@@ -212,7 +231,7 @@ mod tests {
         }
         assert_eq!(config("8", "16", Some("2.5")).expect("valid").uplink_mb_s, Some(2.5));
         let error = config("0", "99999", Some("nan")).expect_err("refused").to_string();
-        for flag in ["--peers must", "--mib must", "--uplink must"] {
+        for flag in ["--peers must", "--mib must", "--uplink must", "--downlink must"] {
             assert!(error.contains(flag), "{error}");
         }
     }

@@ -17,6 +17,7 @@ use talka_core::{
     quantities::{Bytes, Span},
 };
 use talka_peer::{
+    endpoint::Relay,
     rpc::Tls,
     ticket::{InviteToken, Ticket},
 };
@@ -47,7 +48,9 @@ pub(crate) enum CoordinatorCommand {
     #[command(
         after_help = "Example:\n  talka coordinator start --bind 0.0.0.0:7118 --http 127.0.0.1:7117\n\n\
         Prints a ticket: whoever has it may submit jobs and donate. For volunteers there is a ticket that only\n\
-        admits workers: talka coordinator ticket --worker.\n\
+        admits workers: talka coordinator ticket --worker.\n\n\
+        Behind a router, with a relay that all can reach (see: talka relay start --help):\n  \
+        talka coordinator start --relay https://relay.example.org\n\n\
         With --json: one line {\"ticket\", \"peer\", \"http\"} when it is ready to serve."
     )]
     Start(StartFlags),
@@ -78,6 +81,10 @@ pub(crate) struct StartFlags {
     /// Address for peers (UDP) [default: any free port].
     #[arg(long, value_name = "ADDRESS", env = "TALKA_BIND")]
     bind: Option<String>,
+    /// Relay through which peers reach it that can't dial it: disabled, or a URL, which tickets then name
+    /// [default: disabled].
+    #[arg(long, value_name = "RELAY", env = "TALKA_RELAY")]
+    relay: Option<String>,
     /// Serve gRPC, JSON and the web page on this address (TCP) [default: off].
     #[arg(long, value_name = "ADDRESS", env = "TALKA_HTTP")]
     http: Option<String>,
@@ -147,6 +154,8 @@ struct StatusView {
     jobs: JobsView,
     workers: WorkersView,
     served_bytes: u64,
+    /// Requests for ranges of blobs that it served.
+    served_requests: u64,
 }
 
 #[derive(Debug, Default, Serialize)]
@@ -190,6 +199,7 @@ impl TryFrom<StartFlags> for CoordinatorConfig {
         let mut problems = Problems::default();
         let bind = problems.optional("--bind", flags.bind.as_deref());
         let http: Option<SocketAddr> = problems.optional("--http", flags.http.as_deref());
+        let relay = problems.parsed("--relay", flags.relay.as_deref(), Relay::Disabled);
         let grace = Span(limits::RECONNECT_GRACE);
         let grace = problems.parsed("--reconnect-grace", flags.reconnect_grace.as_deref(), grace);
         let upload_per_second = problems.rate("--upload-limit", flags.upload_limit.as_deref());
@@ -213,6 +223,7 @@ impl TryFrom<StartFlags> for CoordinatorConfig {
         let config = Self {
             data_dir: paths::data_dir(flags.data_dir, "coordinator")?,
             bind,
+            relay,
             http,
             tls,
             reconnect_grace: grace.0,
@@ -341,6 +352,7 @@ async fn status(flags: &StatusFlags, out: Out) -> anyhow::Result<()> {
         jobs: jobs_view(&jobs),
         workers: workers_view(&peers.peers),
         served_bytes: peers.served_bytes,
+        served_requests: peers.served_requests,
     };
     if out.is_json() {
         return out.json(&view);
@@ -429,6 +441,7 @@ mod tests {
         let message = config(StartFlags {
             bind: Some("here".into()),
             http: Some("0.0.0.0:7117".into()),
+            relay: Some("somewhere".into()),
             reconnect_grace: Some("soon".into()),
             admit: Some("friends".into()),
             apart: Some("cities".into()),
@@ -438,6 +451,7 @@ mod tests {
         .to_string();
         for part in [
             "--bind here: ",
+            "--relay somewhere: ",
             "--tls-cert",
             "--reconnect-grace soon: ",
             "--admit friends: ",

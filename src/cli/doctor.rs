@@ -262,7 +262,8 @@ async fn coordinators() -> Vec<Check> {
 
 async fn coordinator(entry: Entry) -> Check {
     let what = format!("process {}, {}", entry.pid, entry.data_dir.display());
-    let flags = CoordinatorFlags { ticket: Some(entry.ticket), data_dir: None };
+    let flags =
+        CoordinatorFlags { ticket: Some(entry.ticket), data_dir: None, ..CoordinatorFlags::default() };
     let started = Instant::now();
     match tokio::time::timeout(ANSWER_MAX, ask(&flags)).await {
         Ok(Ok(())) => {

@@ -226,6 +226,22 @@ fn print_info(out: Out, info: &wire::JobInfo, now: u64) -> anyhow::Result<()> {
         ),
         ("running", job.running.to_string()),
         ("attempts", job.attempts.to_string()),
+        (
+            "data",
+            format!(
+                "{} sent by the coordinator; workers say: {} from it, {} from each other",
+                Bytes::new(job.served_bytes),
+                Bytes::new(job.fetched_from_coordinator_bytes),
+                Bytes::new(job.fetched_from_peers_bytes)
+            ),
+        ),
+        (
+            "outputs",
+            format!(
+                "{} with workers that are away, {} lost and computed again",
+                job.outputs_away, job.outputs_lost
+            ),
+        ),
         ("credit", view::credit(&info.credit_nanos).to_string()),
         ("submitter", job.submitter),
         ("submitted", job.submitted),
@@ -367,7 +383,13 @@ async fn print_results(
         if out.is_quiet() {
             return out.line(format!("{} {}", line.index, line.state));
         }
-        let certainty = if line.provisional { " (provisional)" } else { "" };
+        let certainty = if line.output_lost {
+            " (output lost)"
+        } else if line.provisional {
+            " (provisional)"
+        } else {
+            ""
+        };
         let digest = line.digest.as_deref().and_then(|digest| digest.get(..16)).unwrap_or("-");
         let about = printable(&line.reason.or(line.input).unwrap_or_default());
         out.line(

@@ -15,6 +15,7 @@ mod job;
 mod peer;
 mod program;
 mod receipt;
+mod relay;
 mod run;
 mod simulate;
 mod submit;
@@ -110,6 +111,9 @@ pub(crate) struct CoordinatorFlags {
     /// A coordinator's data directory, to use its ticket; this command's own key is kept there too.
     #[arg(long, value_name = "DIR", env = "TALKA_DATA_DIR")]
     pub(crate) data_dir: Option<std::path::PathBuf>,
+    /// Relay to use where the coordinator can't be dialed: disabled, or a URL [default: that of the ticket].
+    #[arg(long, value_name = "RELAY", env = "TALKA_RELAY")]
+    pub(crate) relay: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -133,6 +137,9 @@ enum Command {
     /// See who works for a coordinator.
     #[command(subcommand)]
     Peer(peer::PeerCommand),
+    /// Carry the packets of peers that can't reach each other.
+    #[command(subcommand)]
+    Relay(relay::RelayCommand),
     /// See who earned what.
     #[command(subcommand)]
     Credit(credit::CreditCommand),
@@ -160,7 +167,8 @@ impl Command {
     fn default_log(&self) -> &'static str {
         match self {
             Self::Coordinator(coordinator::CoordinatorCommand::Start(_))
-            | Self::Worker(worker::WorkerCommand::Start(_)) => "info,iroh=error,iroh_blobs=error,noq=error",
+            | Self::Worker(worker::WorkerCommand::Start(_))
+            | Self::Relay(_) => "info,iroh=error,iroh_blobs=error,iroh_relay=error,noq=error",
             _ => "error,iroh=off,noq=off",
         }
     }
@@ -174,6 +182,7 @@ impl Command {
             Self::Job(command) => command.run(out).await,
             Self::Task(command) => command.run(out).await,
             Self::Peer(command) => command.run(out).await,
+            Self::Relay(command) => command.run(out).await,
             Self::Credit(command) => command.run(out).await,
             Self::Receipt(command) => command.run(out).await,
             Self::Run(flags) => flags.run(out).await,

@@ -134,6 +134,7 @@ fn list(out: Out, peers: &[wire::PeerInfo]) -> anyhow::Result<()> {
             Bytes::new(view.memory_bytes).to_string(),
             Bytes::new(view.fetched_from_coordinator_bytes).to_string(),
             Bytes::new(view.fetched_from_peers_bytes).to_string(),
+            Bytes::new(view.served_bytes).to_string(),
             match info.last_seen_millis {
                 _ if view.connected => "now".into(),
                 0 => "never".into(),
@@ -153,6 +154,7 @@ fn list(out: Out, peers: &[wire::PeerInfo]) -> anyhow::Result<()> {
             "memory",
             "from coordinator",
             "from peers",
+            "sent to it",
             "last seen",
             "admission",
         ],
@@ -193,9 +195,10 @@ fn info(out: Out, peer: &wire::PeerInfo) -> anyhow::Result<()> {
         (
             "fetched",
             format!(
-                "{} from the coordinator, {} from peers",
+                "{} from the coordinator, {} from peers, as it says; the coordinator sent {}",
                 Bytes::new(view.fetched_from_coordinator_bytes),
-                Bytes::new(view.fetched_from_peers_bytes)
+                Bytes::new(view.fetched_from_peers_bytes),
+                Bytes::new(view.served_bytes)
             ),
         ),
     ])

@@ -8,6 +8,7 @@ use anyhow::Context;
 use clap::{Args, Subcommand, builder::FalseyValueParser};
 use serde::Serialize;
 use talka_core::{duty::CpuPercent, ids::PeerId, ledger::Names, limits, quantities::Bytes};
+use talka_peer::endpoint::Relay;
 use talka_worker::{
     Bandwidth, WorkerConfig, WorkerError,
     control::ControlError,
@@ -30,7 +31,8 @@ use crate::{
 #[derive(Debug, Subcommand)]
 pub(crate) enum WorkerCommand {
     /// Donate this machine's spare time: work until Ctrl-C.
-    #[command(after_help = "Example:\n  talka worker start --ticket TICKET --cpus 2\n\n\
+    #[command(after_help = "Examples:\n  talka worker start --ticket TICKET --cpus 2\n  \
+        talka worker start --ticket TICKET --private\n\n\
         Programs of strangers run in a sandbox: they can't read, write or connect to anything here.\n\
         With --json: one line {\"peer\"} when the coordinator has welcomed this worker.")]
     Start(Box<StartFlags>),
@@ -96,6 +98,13 @@ pub(crate) struct StartFlags {
     /// Address for peers (UDP) [default: any free port].
     #[arg(long, value_name = "ADDRESS", env = "TALKA_BIND")]
     bind: Option<String>,
+    /// Relay that carries what can't go directly: disabled, or a URL [default: that of the ticket].
+    #[arg(long, value_name = "RELAY", env = "TALKA_RELAY")]
+    relay: Option<String>,
+    /// Show this machine's address to no other volunteer: everything goes through the relay, or, where the coordinator
+    /// has none, to and from the coordinator alone.
+    #[arg(long, env = "TALKA_PRIVATE", value_parser = FalseyValueParser::new())]
+    private: bool,
     /// Most bytes of data per second to send to others, as 2MiB [default: no limit].
     #[arg(long, value_name = "SIZE", env = "TALKA_UPLOAD_LIMIT")]
     upload_limit: Option<String>,
@@ -119,6 +128,9 @@ struct Donation {
     memory: Option<Bytes>,
     disk: Bytes,
     bind: Option<SocketAddr>,
+    /// That of the ticket unless set.
+    relay: Option<Relay>,
+    private: bool,
     bandwidth: Bandwidth,
     trust: Trust,
     names: Names,
@@ -164,6 +176,7 @@ impl TryFrom<StartFlags> for Donation {
             problems.add(format!("--disk must be at least {}", Bytes::new(limits::DISK_BYTES_MIN)));
         }
         let bind = problems.optional("--bind", flags.bind.as_deref());
+        let relay = problems.optional("--relay", flags.relay.as_deref());
         let upload = problems.rate("--upload-limit", flags.upload_limit.as_deref());
         let download = problems.rate("--download-limit", flags.download_limit.as_deref());
         let bandwidth = Bandwidth { upload, download, metered: flags.metered };
@@ -181,6 +194,7 @@ impl TryFrom<StartFlags> for Donation {
         });
         let trust = Trust { policy, revoked };
         let data_dir = paths::data_dir(flags.data_dir, "worker")?;
+        let private = flags.private;
         problems.into_result(Self {
             data_dir,
             slots,
@@ -188,6 +202,8 @@ impl TryFrom<StartFlags> for Donation {
             memory,
             disk,
             bind,
+            relay,
+            private,
             bandwidth,
             trust,
             names,
@@ -197,11 +213,23 @@ impl TryFrom<StartFlags> for Donation {
 
 async fn start(flags: StartFlags, out: Out) -> anyhow::Result<()> {
     // A worker's data directory is its own and never names a coordinator.
-    let coordinator = CoordinatorFlags { ticket: flags.ticket.clone(), data_dir: None };
+    let coordinator = CoordinatorFlags { ticket: flags.ticket.clone(), ..CoordinatorFlags::default() };
     let until_eof = flags.until_eof;
-    let Donation { data_dir, slots, cpu_percent, memory, disk, bind, bandwidth, trust, names } =
-        flags.try_into()?;
+    let Donation {
+        data_dir,
+        slots,
+        cpu_percent,
+        memory,
+        disk,
+        bind,
+        relay,
+        private,
+        bandwidth,
+        trust,
+        names,
+    } = flags.try_into()?;
     let ticket = client::parse_ticket(&find::coordinator(&coordinator)?)?;
+    let relay = relay.unwrap_or_else(|| ticket.coordinator.relay.clone().into());
     let executable = paths::own_executable().context("cannot find this program's own file")?;
     paths::create_private(&data_dir)
         .with_context(|| format!("cannot create the data directory {}", data_dir.display()))?;
@@ -217,6 +245,8 @@ async fn start(flags: StartFlags, out: Out) -> anyhow::Result<()> {
         disk,
         cpu_percent,
         bind,
+        relay,
+        private,
         bandwidth,
         trust,
         names,
@@ -268,6 +298,8 @@ mod tests {
             memory: None,
             disk: Bytes::new(20 << 30),
             bind: None,
+            relay: None,
+            private: false,
             bandwidth: Bandwidth::default(),
             trust: Trust::default(),
             names: Names::default(),
@@ -283,6 +315,7 @@ mod tests {
             memory: Some("1KiB".into()),
             disk: Some("1MiB".into()),
             bind: Some("7118".into()),
+            relay: Some("relay.example.org".into()),
             upload_limit: Some("1KiB".into()),
             download_limit: Some("fast".into()),
             trust: Some("everybody".into()),
@@ -297,6 +330,7 @@ mod tests {
             "--memory must be",
             "--disk must be at least 16.0 MiB",
             "--bind 7118: ",
+            "--relay relay.example.org: ",
             "--upload-limit must",
             "--download-limit fast: ",
             "--trust everybody: ",

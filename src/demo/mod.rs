@@ -112,7 +112,11 @@ async fn play(
         () = signals.cancelled() => return interrupted(),
     };
     let workers = grid.workers();
-    let flags = CoordinatorFlags { ticket: Some(ticket), data_dir: Some(dir.to_owned()) };
+    let flags = CoordinatorFlags {
+        ticket: Some(ticket),
+        data_dir: Some(dir.to_owned()),
+        ..CoordinatorFlags::default()
+    };
     let client = Client::connect(&flags).await?;
     let played = tokio::select! {
         played = jobs(&client, dir, screen, workers, started) => played,

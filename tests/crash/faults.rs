@@ -19,23 +19,27 @@ struct Ruled {
 
 /// See `disk.c`.
 #[derive(Default)]
-struct Control {
-    ahead_secs: i64,
-    full: bool,
-    read_only: bool,
+pub(crate) struct Control {
+    pub(crate) ahead_secs: i64,
+    pub(crate) full: bool,
+    pub(crate) read_only: bool,
+}
+
+/// Builds the shim in a directory; returns it and the file by which it is ruled.
+pub(crate) fn shim(dir: &Path) -> (PathBuf, PathBuf) {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("coordinator-peer/src/store/sqlite/tests/disk.c");
+    let (library, control) = (dir.join("disk.so"), dir.join("control"));
+    let cc = env::var_os("CC").unwrap_or_else(|| "cc".into());
+    let built = Command::new(cc).args(["-O1", "-shared", "-fPIC", "-o"]).args([&library, &source]).status();
+    assert!(built.expect("a C compiler").success());
+    write(&control, &Control::default());
+    (library, control)
 }
 
 impl Ruled {
     fn start() -> Self {
         let dir = tempfile::tempdir().expect("a directory").keep();
-        let source =
-            Path::new(env!("CARGO_MANIFEST_DIR")).join("coordinator-peer/src/store/sqlite/tests/disk.c");
-        let (library, control) = (dir.join("disk.so"), dir.join("control"));
-        let cc = env::var_os("CC").unwrap_or_else(|| "cc".into());
-        let built =
-            Command::new(cc).args(["-O1", "-shared", "-fPIC", "-o"]).args([&library, &source]).status();
-        assert!(built.expect("a C compiler").success());
-        write(&control, &Control::default());
+        let (library, control) = shim(&dir);
         let variables = [("LD_PRELOAD", library), ("TALKA_TEST_DISK_CONTROL", control.clone())];
         Self { grid: Grid::start_in(&[], &variables), control }
     }
@@ -62,7 +66,7 @@ impl Drop for Ruled {
 }
 
 /// In place, because the coordinator has it mapped.
-fn write(path: &Path, control: &Control) {
+pub(crate) fn write(path: &Path, control: &Control) {
     use std::io::Write;
     let numbers = [control.ahead_secs, control.full.into(), control.read_only.into()];
     let bytes: Vec<u8> = numbers.iter().flat_map(|number| number.to_ne_bytes()).collect();

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`kills`] | `kill -9` of coordinator and workers under load, again and again |
 //! | [`faults`] | a full disk, a read-only one, damage, a clock that jumps |
+//! | [`room`] | a worker whose disk fills up |
 //! | [`copies`] | backup and restore beside a coordinator that works |
 //! | [`harness`] | shared with the tests of whole grids |
 
@@ -12,3 +13,4 @@ mod faults;
 #[path = "../grid/harness/mod.rs"]
 mod harness;
 mod kills;
+mod room;

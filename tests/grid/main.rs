@@ -15,15 +15,18 @@
 //! | [`steering`] | jobs that are paused, moved, or meant for some peers |
 //! | [`owner`] | a volunteer who pauses, throttles and finishes |
 //! | [`checkpoints`] | tasks that outlive their worker |
+//! | [`data`] | what workers have on their disks |
 //! | [`ledger`] | credit that is recomputed, receipts, whom workers trust |
 //! | [`refusals`] | what is not accepted, and what is said about it |
 //! | [`local`] | `talka run` against known answers |
 //! | [`http`] | the TCP side of a coordinator |
 //! | [`demo`] | `talka demo` |
+//! | [`relay`] | peers that can't be dialed, and peers that don't want to be seen |
 //! | [`bench`] | `talka bench` |
 
 mod bench;
 mod checkpoints;
+mod data;
 mod demo;
 mod failures;
 mod faults;
@@ -36,5 +39,6 @@ mod long;
 mod owner;
 mod partition;
 mod refusals;
+mod relay;
 mod steering;
 mod trust;

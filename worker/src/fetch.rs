@@ -1,12 +1,18 @@
 //! Getting a job ready: its blobs are fetched from whoever has them, its bundle compiled.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::Duration,
+};
 
 use talka_core::{
-    ids::JobId,
+    coordinator::Fetched,
+    ids::{JobId, PeerId},
     job::{BlobRef, Inputs, JobSpec},
     limits,
     outcome::NoResult,
+    quantities::Bytes,
     swarm::NoRoom,
     worker::Fetch,
 };
@@ -111,6 +117,8 @@ struct Shared {
     compiler: Compiler,
 }
 
+/// How often it is looked how much of a job's blobs has come.
+const COUNT_INTERVAL: Duration = Duration::from_millis(500);
 /// How often others are told that a job's blobs are here.
 const TELL_INTERVAL: Duration = Duration::from_secs(20);
 
@@ -132,14 +140,18 @@ impl Fetcher {
         let tag = format!("{JOB_TAGS}{}/{}/", fetch.job, self.times);
         let (shared, events) = (self.shared.clone(), self.events.clone());
         let work = tokio::spawn(async move {
-            let mut pinned = None;
-            let ready = shared.ready(fetch, &tag, &spec, &mut pinned).await.map_err(|error| {
+            let (mut pinned, mut counted) = (None, Fetched::default());
+            let ready = shared.ready(fetch, &tag, &spec, &mut pinned, &mut counted).await.map_err(|error| {
                 tracing::warn!(job = %fetch.job, %error, "a job can't be run");
                 Unready::from(&error)
             });
+            let inputs = ready.as_ref().ok().and_then(|ready| ready.inputs.clone());
             // An error means that the worker stops.
             drop(events.send(Event::Fetched(fetch, ready)).await);
-            shared.keep_telling(fetch, &spec).await;
+            tokio::join!(
+                shared.keep_telling(fetch, &spec),
+                shared.keep_counting(fetch.job, inputs, &counted, &events)
+            );
             drop(pinned);
         });
         self.running.insert(fetch.job, AbortOnDropHandle::new(work));
@@ -148,6 +160,11 @@ impl Fetcher {
     /// A job has ended: its blobs are no longer pinned.
     pub(crate) fn forget(&mut self, job: JobId) {
         self.running.remove(&job);
+    }
+
+    /// What blobs take of the disk, and what they may take.
+    pub(crate) fn disk_usage(&self) -> (Bytes, Bytes) {
+        self.shared.disk.usage()
     }
 
     /// Bytes fetched from the coordinator and from other peers.
@@ -173,6 +190,7 @@ impl Shared {
         tag: &str,
         spec: &Arc<JobSpec>,
         pinned: &mut Option<Pinned>,
+        counted: &mut Fetched,
     ) -> Result<ReadyJob, ReadyError> {
         let data = packed(spec);
         let wanted: Vec<BlobRef> =
@@ -186,38 +204,78 @@ impl Shared {
                 let begun = JobInputs::fetch(blob, self.disk.blobs(), &self.swarm, &self.tracker).await;
                 inputs = Some(Arc::new(begun.map_err(|error| ReadyError::of_fetch(blob, &error))?));
             } else {
-                self.fetch(blob).await?;
+                self.fetch(blob, counted).await?;
             }
         }
-        let wasm = self.read(spec.bundle, limits::MODULE_BYTES_MAX).await?;
+        let wasm = self.read(spec.bundle, limits::MODULE_BYTES_MAX, counted).await?;
         let program = self.compiler.compile(spec.bundle.hash, wasm).await?;
         let mut datasets = Vec::with_capacity(spec.datasets.len());
         for dataset in &spec.datasets {
-            let bytes = self.read(dataset.blob, limits::DATASETS_BYTES_MAX).await?;
+            let bytes = self.read(dataset.blob, limits::DATASETS_BYTES_MAX, counted).await?;
             datasets.push((dataset.name.clone(), dataset.blob.hash, bytes));
         }
         let world = Arc::new(world::job_world(spec, program, datasets));
         Ok(ReadyJob { spec: spec.clone(), world, inputs })
     }
 
-    async fn fetch(&self, blob: BlobRef) -> Result<(), ReadyError> {
+    async fn fetch(&self, blob: BlobRef, counted: &mut Fetched) -> Result<(), ReadyError> {
         if matches!(self.disk.blobs().size(blob.hash).await, Ok(Some(size)) if size == blob.size) {
             return Ok(());
         }
-        let fetched =
-            async { self.swarm.fetch(blob, self.tracker.clone()).await.map_err(Arc::new)?.done().await };
+        let fetched = async {
+            let fetch = self.swarm.fetch(blob, self.tracker.clone()).await.map_err(Arc::new)?;
+            fetch.done().await?;
+            *counted = self.and(*counted, fetch.bytes_by_provider());
+            Ok(())
+        };
         fetched.await.map_err(|error: Arc<FetchBlobError>| ReadyError::of_fetch(blob, &error))
     }
 
+    /// What was counted, and what came now.
+    fn and(&self, counted: Fetched, came: BTreeMap<PeerId, u64>) -> Fetched {
+        let source = self.tracker.source().map(|source| source.peer());
+        came.into_iter().fold(counted, |sum, (peer, bytes)| {
+            let more = |sum: Bytes| Bytes::new(sum.get().saturating_add(bytes));
+            if source == Some(peer) {
+                Fetched { from_coordinator: more(sum.from_coordinator), ..sum }
+            } else {
+                Fetched { from_peers: more(sum.from_peers), ..sum }
+            }
+        })
+    }
+
+    /// Says what came of a job's blobs, and from whom, as long as that changes.
+    async fn keep_counting(
+        &self,
+        job: JobId,
+        inputs: Option<Arc<JobInputs>>,
+        counted: &Fetched,
+        events: &mpsc::Sender<Event>,
+    ) {
+        let mut told = Fetched::default();
+        loop {
+            let came = match &inputs {
+                Some(inputs) => inputs.bytes_by_provider().await,
+                None => BTreeMap::new(),
+            };
+            let fetched = self.and(*counted, came);
+            if fetched != told {
+                told = fetched;
+                drop(events.send(Event::Counted(job, fetched)).await);
+            }
+            tokio::time::sleep(COUNT_INTERVAL).await;
+        }
+    }
+
     /// Reads a blob that is here. One that the disk has damaged is fetched again, once.
-    async fn read(&self, blob: BlobRef, max: u64) -> Result<bytes::Bytes, ReadyError> {
+    async fn read(&self, blob: BlobRef, max: u64, counted: &mut Fetched) -> Result<bytes::Bytes, ReadyError> {
         let blobs = self.disk.blobs();
         let failed = |error: BlobError| ReadyError::of_store(blob, &error);
         match blobs.read(blob.hash, max).await {
             Err(BlobError::Read { .. } | BlobError::NotHere { .. }) => {
                 tracing::warn!(blob = %blob.hash.short(), "the disk has damaged a blob: it is fetched again");
                 blobs.discard(blob.hash).await.map_err(failed)?;
-                self.fetch(blob).await?;
+                self.fetch(blob, counted).await?;
                 blobs.read(blob.hash, max).await.map_err(failed)
             }
             read => read.map_err(failed),

@@ -1,9 +1,9 @@
 //! The packed inputs of a job: they may still be on their way when its first tasks run.
 
-use std::{ops::Range, sync::Arc};
+use std::{collections::BTreeMap, ops::Range, sync::Arc};
 
 use bytes::Bytes;
-use talka_core::job::BlobRef;
+use talka_core::{ids::PeerId, job::BlobRef};
 use talka_peer::{
     blobs::{BlobError, BlobStore},
     swarm::{Fetch, Swarm},
@@ -51,6 +51,12 @@ impl JobInputs {
         let fetch = swarm.fetch(blob, tracker.clone()).await.map_err(Arc::new)?;
         let (blobs, swarm, tracker) = (blobs.clone(), swarm.clone(), tracker.clone());
         Ok(Self { blob, blobs, swarm, tracker, fetch: Mutex::new(Some(Arc::new(fetch))) })
+    }
+
+    /// What came of them from each peer, since they were last begun.
+    pub(crate) async fn bytes_by_provider(&self) -> BTreeMap<PeerId, u64> {
+        let fetch = self.fetch.lock().await.clone();
+        fetch.map(|fetch| fetch.bytes_by_provider()).unwrap_or_default()
     }
 
     /// All of them.

@@ -54,7 +54,7 @@ use talka_peer::{
     Cause,
     blobs::{self, Admit, AdmitAll, BlobError, BlobServer, BlobStore, Serving, offer},
     connections::ConnectionLimits,
-    endpoint::{BindError, EndpointConfig, PeerEndpoint},
+    endpoint::{BindError, EndpointConfig, PeerEndpoint, Privacy, Relay},
     identity::{Identity, IdentityError},
     rpc::{self, Client, PeerHandler, PeerStreams},
     swarm::{ExchangeService, Swarm},
@@ -78,7 +78,7 @@ use crate::{
     sandbox::{Compiler, Executor, ExecutorConfig, Place, throttle},
     shell::{EVENT_QUEUE, Kept, Owner, Shell, SlotHandle},
     slots::Slot,
-    tracker::Tracker,
+    tracker::{Presence, Tracker},
     trust::Trust,
 };
 
@@ -108,6 +108,10 @@ pub struct WorkerConfig {
     pub cpu_percent: CpuPercent,
     /// Where to listen for other peers; any free port unless set.
     pub bind: Option<SocketAddr>,
+    /// The relay that carries what can't go directly.
+    pub relay: Relay,
+    /// Whether no other volunteer may learn its address.
+    pub private: bool,
     /// What of its connection it may use.
     pub bandwidth: Bandwidth,
     /// Whose programs to run.
@@ -211,22 +215,21 @@ pub async fn run(
     let socket = control::Socket::bind(&config.data_dir).await?;
     let identity = Identity::load_or_create(&config.data_dir)?;
     let peer = identity.peer_id();
-    let mut listen = EndpointConfig::new(identity.clone());
-    if let Some(bind) = config.bind {
-        listen.listen = bind;
-    }
-    let endpoint = PeerEndpoint::bind(listen).await?;
+    let endpoint = PeerEndpoint::bind(endpoint_config(&config, identity.clone())).await?;
     let blobs = BlobStore::open(&config.data_dir.join("blobs")).await?;
     let disk = Disk::open(blobs.clone(), config.disk).await?;
     let (outputs, found) = open_outputs(&config, &disk).await?;
     let (checkpoints, held) = open_checkpoints(&config).await?;
     let connections = ConnectionLimits::default();
     let serving = Serving { upload: config.bandwidth.upload, is_source: false };
-    let server = if config.bandwidth.metered {
+    // Whoever serves nobody is named to nobody.
+    let serves = !config.bandwidth.metered && !matches!(endpoint.privacy(), Privacy::Only(_));
+    let presence = Presence::of(&endpoint, &config.ticket.coordinator, serves);
+    let server = if serves {
+        BlobServer::with(&blobs, AdmitAll, serving, connections.clone())
+    } else {
         let only = Only(config.ticket.coordinator.peer);
         BlobServer::with(&blobs, only, serving, connections.clone())
-    } else {
-        BlobServer::with(&blobs, AdmitAll, serving, connections.clone())
     };
     let (peers, streams) = PeerHandler::new(connections.clone());
     let for_blobs = endpoint.router(&connections).accept(blobs::ALPN, server.clone());
@@ -240,15 +243,13 @@ pub async fn run(
     let (events, incoming) = mpsc::channel(EVENT_QUEUE);
     let transport =
         IrohBlobs::new(endpoint.clone(), blobs.clone(), None).with_download_limit(config.bandwidth.download);
-    // Whoever serves nobody is named to nobody.
-    let addresses = if config.bandwidth.metered { Vec::new() } else { endpoint.address().direct };
-    let second = GrpcBlobs::new(endpoint.clone(), blobs.clone(), addresses.iter().copied());
+    let second = GrpcBlobs::new(endpoint.clone(), blobs.clone(), presence.addresses().iter().copied());
     let swarm = Swarm::new(peer, Transports::both(transport, second), blobs.clone(), server);
     let exchange = tokio::spawn(answer_peers(swarm.exchange(), connections, streams, stopping.clone()));
     let fetcher = Fetcher::new(
         disk,
         swarm,
-        Tracker::new(client.clone(), &addresses),
+        Tracker::new(client.clone(), presence),
         Compiler::with_cache(config.executable.clone(), config.data_dir.clone()),
         events.clone(),
     );
@@ -307,6 +308,20 @@ pub async fn run(
         return Err(WorkerError::Disk { dir: config.data_dir, problem });
     }
     ended.map_or(Ok(()), |error| Err(WorkerError::Refused(error.to_string())))
+}
+
+/// Where the worker listens, and who may know of it.
+fn endpoint_config(config: &WorkerConfig, identity: Identity) -> EndpointConfig {
+    let coordinator = &config.ticket.coordinator;
+    let privacy = if config.private {
+        Privacy::private(&config.relay, coordinator.peer, coordinator.relay.as_ref())
+    } else {
+        Privacy::Open
+    };
+    // Through a relay anybody could come who knows the key.
+    let relay = if matches!(privacy, Privacy::Only(_)) { Relay::Disabled } else { config.relay.clone() };
+    let default = EndpointConfig::new(identity);
+    EndpointConfig { listen: config.bind.unwrap_or(default.listen), relay, privacy, ..default }
 }
 
 /// Answers to other peers over gRPC. Without it they still have the blob protocol.

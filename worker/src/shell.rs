@@ -7,7 +7,7 @@ pub(crate) use self::owner::Owner;
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use talka_core::{
-    coordinator::{Capacity, Report, ReportOutcome},
+    coordinator::{Capacity, Fetched, Report, ReportOutcome},
     ids::{AttemptId, JobId, SlotNo},
     job::JobSpec,
     quantities::Bytes,
@@ -56,6 +56,8 @@ pub(crate) enum Event {
     Ended(JobId),
     /// A job's blobs are in place, or can't be had.
     Fetched(Fetch, Result<ReadyJob, Unready>),
+    /// What came of a job's blobs so far.
+    Counted(JobId, Fetched),
     /// The disk does not take what has to be kept.
     DiskFailed(String),
     /// A slot finished an attempt.
@@ -207,6 +209,10 @@ impl Shell {
             // If it does not get through, the coordinator finds out by itself.
             drop(outbound.try_send(leaving));
         }
+        // Where the process goes on, nothing of this life does.
+        for slot in &self.slots {
+            slot.stop.cancel();
+        }
         self.disk_problem
     }
 
@@ -232,6 +238,11 @@ impl Shell {
             Event::Cancelled(attempts) => self.worker.on_cancelled(&attempts, fx),
             Event::Recalled(attempts) => self.worker.on_recalled(&attempts, fx),
             Event::Ended(job) => self.worker.on_ended(job, fx),
+            Event::Counted(job, fetched) => self.send(Message::JobFetched(wire::JobFetched {
+                job: job.get(),
+                from_coordinator_bytes: fetched.from_coordinator.get(),
+                from_peers_bytes: fetched.from_peers.get(),
+            })),
             Event::Fetched(fetched, Ok(ready)) => {
                 self.ready.insert(fetched.job, ready);
                 self.worker.on_fetched(fetched, fx);

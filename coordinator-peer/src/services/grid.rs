@@ -5,11 +5,12 @@ use std::{pin::Pin, sync::Arc};
 use futures_util::{Stream, StreamExt};
 use prost::Message as _;
 use talka_core::{
-    coordinator::{Examined, JobRefusal, Report, ToWorker},
+    coordinator::{Examined, Fetched, JobRefusal, Report, ToWorker},
     ids::{JobId, SessionId},
     ledger::Names,
     limits,
     placement::{InviteId, Origin, OwnerKey},
+    quantities::Bytes,
 };
 use talka_peer::rpc::Role;
 use talka_proto::{
@@ -181,6 +182,13 @@ async fn incoming(
             let reports = reports_of(reports)?;
             let (reports, signed) = checker.check(reactor, reports, &signature).await?;
             return Ok(Incoming::Reports(reports, signed, bytes));
+        }
+        Some(Message::JobFetched(said)) => {
+            let fetched = Fetched {
+                from_coordinator: Bytes::new(said.from_coordinator_bytes),
+                from_peers: Bytes::new(said.from_peers_bytes),
+            };
+            Event::JobFetched(session, JobId::new(said.job), fetched)
         }
         Some(Message::GivenBack(given)) => Event::GivenBack(session, attempt_ids(given.attempts)),
         Some(Message::Leaving(leaving)) => Event::Leaving(session, attempt_ids(leaving.keeping)),

@@ -4,7 +4,7 @@ use std::{pin::Pin, time::Duration};
 
 use futures_util::Stream;
 use talka_core::{
-    coordinator::{Coordinator, FinalRow, JobProgress, Refusal, TaskState},
+    coordinator::{Coordinator, FinalOutput, FinalRow, JobProgress, Refusal, TaskState},
     ids::{JobId, PeerId, PeerNo, TaskId},
     job::{JobSpec, JobState},
     limits,
@@ -12,7 +12,7 @@ use talka_core::{
 };
 use talka_peer::rpc::peer;
 use talka_proto::{
-    convert::InvalidMessage,
+    convert::{InvalidMessage, peer_id},
     wire::{self, jobs_server::Jobs, submit_event},
 };
 use tokio::sync::{broadcast::error::RecvError, mpsc};
@@ -73,7 +73,7 @@ impl Jobs for JobsService {
         let limit = page(request.limit) as usize;
         let question = move |coordinator: &Coordinator| coordinator.jobs(before, limit);
         let jobs = self.0.reactor.ask(question).await?;
-        Ok(Response::new(wire::ListJobsReply { jobs: jobs.iter().map(views::job_info).collect() }))
+        Ok(Response::new(wire::ListJobsReply { jobs: jobs.iter().map(|job| self.0.info_of(job)).collect() }))
     }
 
     type WatchStream = Stream_<wire::JobInfo>;
@@ -86,7 +86,7 @@ impl Jobs for JobsService {
             let mut last = None;
             loop {
                 let progress = context.progress(job).await?;
-                let info = views::job_info(&progress);
+                let info = context.info_of(&progress);
                 if last.as_ref() != Some(&info) {
                     send(&infos, info.clone()).await?;
                     last = Some(info);
@@ -186,7 +186,7 @@ impl Jobs for JobsService {
         };
         let answer = self.0.reactor.ask(question).await?;
         let (job, view) = answer.map_err(|refusal| refused(&refusal))?;
-        Ok(Response::new(views::job_explanation(&job, view)))
+        Ok(Response::new(views::job_explanation(self.0.info_of(&job), view)))
     }
 }
 
@@ -214,7 +214,12 @@ impl Context {
     }
 
     async fn info(&self, job: JobId) -> Result<wire::JobInfo, Status> {
-        Ok(views::job_info(&self.progress(job).await?))
+        Ok(self.info_of(&self.progress(job).await?))
+    }
+
+    /// What people are told of a job.
+    pub(super) fn info_of(&self, job: &JobProgress) -> wire::JobInfo {
+        views::job_info(job, self.submissions.served_of(&job.submission.spec))
     }
 
     /// Keys of the peers that these rows name.
@@ -258,11 +263,37 @@ impl Context {
                     continue;
                 }
                 let input = self.inputs.name(id, index);
-                send(results, views::task_result(&row, spec, input, is_provisional, &names)).await?;
+                let mut result = views::task_result(&row, spec, input, is_provisional, &names);
+                result.holders = self.holders(&result);
+                result.output_lost = self.is_lost(&row).await;
+                send(results, result).await?;
             }
             from = next.min(until);
         }
         Ok(from)
+    }
+
+    /// Whether the output of a final task is not here any more: it was, or the task would not be final, so the disk lost it.
+    async fn is_lost(&self, row: &FinalRow) -> bool {
+        match row.output {
+            FinalOutput::Blob(blob) => !self.submissions.blobs().has(blob.hash).await.unwrap_or(true),
+            FinalOutput::Inline(_) | FinalOutput::Nothing => false,
+        }
+    }
+
+    /// Who may have the output of a result: those who agreed on it, as far as it is known where they can be dialed. They
+    /// keep it as long as they have room for it, and nobody has to ask them.
+    fn holders(&self, result: &wire::TaskResult) -> Vec<wire::Provider> {
+        if !matches!(result.output, Some(wire::task_result::Output::Blob(_))) {
+            return vec![];
+        }
+        let agreed = result.grants.iter().filter(|grant| grant.agreed);
+        let holder = |grant: &wire::Grant| self.submissions.places().provider(peer_id(&grant.peer).ok()?);
+        agreed
+            .filter_map(holder)
+            .filter(|holder| !holder.addresses.is_empty())
+            .take(limits::PROVIDERS_MAX)
+            .collect()
     }
 
     /// The position below which every task from `from` on is final for good.

@@ -22,7 +22,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
-use super::{Context, views};
+use super::Context;
 use crate::{
     clock,
     log::{Leaves, Log},
@@ -157,7 +157,7 @@ impl Ledger for LedgerService {
             place: found.place,
             entry: found.entry.into(),
             path: hashes(&found.path),
-            job: Some(views::job_info(&progress)),
+            job: Some(self.0.info_of(&progress)),
             input_offset: input.start,
             input_length: input.end - input.start,
             workers: workers.collect(),

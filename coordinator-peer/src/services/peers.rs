@@ -3,20 +3,19 @@
 use std::time::Duration;
 
 use talka_core::{
-    coordinator::InviteRow,
-    ids::PeerId,
+    coordinator::{InviteRow, WorkerView},
     limits,
     placement::{Admission, InviteId},
 };
 use talka_peer::rpc::{Role, peer, role};
 use talka_proto::{
-    convert::{InvalidMessage, blob_hash, id_bytes, peer_id},
+    convert::{InvalidMessage, blob_hash, peer_id},
     wire::{self, peers_server::Peers},
 };
 use tonic::{Request, Response, Status};
 
 use super::{Context, refused, views};
-use crate::{clock, reactor::Event};
+use crate::{clock, places::Place, reactor::Event};
 
 /// See the [module](self).
 pub(crate) struct PeersService(pub(crate) Context);
@@ -28,15 +27,19 @@ impl Peers for PeersService {
         request: Request<wire::ListPeersRequest>,
     ) -> Result<Response<wire::ListPeersReply>, Status> {
         let for_operator = role(&request) >= Role::Operator;
-        let question = move |coordinator: &talka_core::coordinator::Coordinator| {
-            let workers = coordinator.workers().map(|worker| views::peer_info(&worker, for_operator));
-            let others =
-                coordinator.admissions().filter(|_| for_operator).take(limits::ADMISSIONS_LISTED_MAX);
-            workers.chain(others.map(|(peer, admission)| views::absent_peer(peer, admission))).collect()
+        let question = move |coordinator: &talka_core::coordinator::Coordinator| -> (Vec<_>, Vec<_>) {
+            let said = coordinator.admissions().filter(|_| for_operator);
+            (coordinator.workers().collect(), said.take(limits::ADMISSIONS_LISTED_MAX).collect())
         };
-        let peers = self.0.reactor.ask(question).await?;
-        let served_bytes = self.0.submissions.served_bytes();
-        Ok(Response::new(wire::ListPeersReply { peers, served_bytes }))
+        let (workers, absent) = self.0.reactor.ask(question).await?;
+        let served = self.0.submissions.served();
+        let by_peer = served.by_peer();
+        let sent = |worker: &WorkerView| by_peer.get(&worker.peer).copied().unwrap_or_default();
+        let workers = workers.iter().map(|worker| views::peer_info(worker, sent(worker), for_operator));
+        let absent = absent.into_iter().map(|(peer, admission)| views::absent_peer(peer, admission));
+        let peers = workers.chain(absent).collect();
+        let (served_bytes, served_requests) = (served.total(), served.requests());
+        Ok(Response::new(wire::ListPeersReply { peers, served_bytes, served_requests }))
     }
 
     async fn admit(
@@ -81,20 +84,14 @@ impl Peers for PeersService {
         request: Request<wire::ProvidersRequest>,
     ) -> Result<Response<wire::ProvidersReply>, Status> {
         let asker = peer(&request)?;
-        let wire::ProvidersRequest { hash, addresses, .. } = request.into_inner();
+        let wire::ProvidersRequest { hash, addresses, by_relay, .. } = request.into_inner();
         let hash = blob_hash(&hash)?;
-        let takes_part = !addresses.is_empty();
-        if takes_part {
-            self.0.submissions.learn_addresses(asker, &addresses);
-        }
+        let places = self.0.submissions.places();
+        let takes_part = places.learn(asker, Place::new(&addresses, by_relay));
         let members = self.0.reactor.call(|reply| Event::Members { asker, hash, takes_part, reply }).await?;
         let members = members
             .ok_or_else(|| Status::not_found("no unfinished job of this coordinator needs this blob"))?;
-        let provider = |peer: PeerId| wire::Provider {
-            peer: id_bytes(peer.as_bytes()),
-            addresses: self.0.submissions.addresses(peer),
-        };
-        let providers = members.into_iter().map(provider).collect();
+        let providers = members.into_iter().filter_map(|peer| places.provider(peer)).collect();
         Ok(Response::new(wire::ProvidersReply { providers }))
     }
 }

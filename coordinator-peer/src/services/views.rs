@@ -19,7 +19,8 @@ const DONE: u32 = 1;
 /// Likewise.
 const FAILED: u32 = 2;
 
-pub(crate) fn job_info(job: &JobProgress) -> wire::JobInfo {
+/// `served` are the bytes of the job's blobs that this coordinator sent.
+pub(crate) fn job_info(job: &JobProgress, served: u64) -> wire::JobInfo {
     wire::JobInfo {
         job: job.job.get(),
         spec: Some((&job.submission.spec).into()),
@@ -40,12 +41,17 @@ pub(crate) fn job_info(job: &JobProgress) -> wire::JobInfo {
         revoked: job.shard.revoked,
         request: job.submission.request.to_vec().into(),
         signature: job.submission.signature.map_or_else(Vec::new, Vec::from).into(),
+        served_bytes: served,
+        fetched_from_coordinator_bytes: job.fetched.from_coordinator.get(),
+        fetched_from_peers_bytes: job.fetched.from_peers.get(),
+        outputs_away: job.outputs_away,
+        outputs_lost: job.outputs_lost,
     }
 }
 
-pub(crate) fn job_explanation(job: &JobProgress, view: JobView) -> wire::JobExplanation {
+pub(crate) fn job_explanation(info: wire::JobInfo, view: JobView) -> wire::JobExplanation {
     wire::JobExplanation {
-        info: Some(job_info(job)),
+        info: Some(info),
         waits_for: view.waits_for,
         weight: view.weight.get(),
         before: view.before as u64,
@@ -100,6 +106,8 @@ pub(crate) fn task_result(
         output,
         reason: row.verdict.reason(),
         provisional,
+        holders: vec![],
+        output_lost: false,
     }
 }
 
@@ -151,8 +159,9 @@ pub(crate) fn absent_peer(peer: PeerId, admission: Admission) -> wire::PeerInfo 
     wire::PeerInfo { peer, admission: admission as u32, ..Default::default() }
 }
 
-/// What checks have shown of a worker would tell it which of its results were checked, so that is for the owner alone.
-pub(crate) fn peer_info(worker: &WorkerView, for_operator: bool) -> wire::PeerInfo {
+/// `served` are the bytes that this coordinator sent to it. What checks have shown of a worker would tell it which of its
+/// results were checked, so that is for the owner alone.
+pub(crate) fn peer_info(worker: &WorkerView, served: u64, for_operator: bool) -> wire::PeerInfo {
     let reputation = || wire::Reputation {
         checks: worker.record.checks,
         caught: worker.record.caught,
@@ -167,5 +176,6 @@ pub(crate) fn peer_info(worker: &WorkerView, for_operator: bool) -> wire::PeerIn
         last_seen_millis: worker.last_seen.millis(),
         admission: worker.admission as u32,
         reputation: for_operator.then(reputation),
+        served_bytes: served,
     }
 }

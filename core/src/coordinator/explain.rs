@@ -5,7 +5,7 @@
 use std::{fmt, sync::Arc};
 
 use super::{
-    Capacity, Coordinator, PassedOver, PassedOverGroup, Refusal, ShardRow, Standing,
+    Capacity, Coordinator, Fetched, PassedOver, PassedOverGroup, Refusal, ShardRow, Standing,
     again::Exclusion,
     job::Job,
     task::{AttemptState, Task},
@@ -45,6 +45,8 @@ pub struct JobProgress {
     pub outputs_away: u64,
     /// Agreed outputs that were lost with those who had them, since this coordinator was started: computed again.
     pub outputs_lost: u64,
+    /// What its workers say that they fetched of its blobs, since this coordinator was started.
+    pub fetched: Fetched,
 }
 
 impl JobProgress {
@@ -298,6 +300,7 @@ impl Coordinator {
             open: job.open.len() as u64,
             outputs_away: self.outputs_away(job.id),
             outputs_lost: job.outputs_lost,
+            fetched: job.fetched.sum(),
         }
     }
 

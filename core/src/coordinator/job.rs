@@ -12,6 +12,7 @@ use super::{
     placing::Candidate,
     stragglers::Times,
     task::{Attempt, AttemptState, Task},
+    traffic::Traffic,
     trust::Trust,
     unchecked::Word,
 };
@@ -56,6 +57,8 @@ pub(super) struct Job {
     pub(super) rechecked: u64,
     /// Agreed outputs that were lost with those who had them.
     pub(super) outputs_lost: u64,
+    /// What workers say that they fetched of it.
+    pub(super) fetched: Traffic,
 }
 
 impl Job {
@@ -81,6 +84,7 @@ impl Job {
             unchecked: BTreeMap::new(),
             rechecked: 0,
             outputs_lost: 0,
+            fetched: Traffic::default(),
         }
     }
 

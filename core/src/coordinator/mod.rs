@@ -41,6 +41,7 @@ mod tables;
 mod task;
 #[cfg(test)]
 mod tests;
+mod traffic;
 mod trust;
 mod unchecked;
 
@@ -57,6 +58,7 @@ pub use receipts::{Examined, JobRefusal};
 pub use reports::{Report, ReportOutcome, ReportOutput};
 pub use restore::{JobSnapshot, Snapshot};
 pub use tables::{Tables, attempts_of, tasks_of};
+pub use traffic::Fetched;
 
 use self::{hungry::Hungry, job::Job, quota::Quota, shares::Shares, task::AttemptState, trust::Trust};
 use crate::{

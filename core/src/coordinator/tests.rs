@@ -15,6 +15,7 @@ mod shares;
 mod steer;
 mod store;
 mod stragglers;
+mod traffic;
 mod trust;
 mod votes;
 mod workers;

@@ -73,9 +73,9 @@ mod tests {
         let size = Bytes::new(3 * limits::SWARM_PIECE_BYTES + 5000);
         let mut held = Held::nothing_of(BlobRef { hash: BlobHash::new([1; 32]), size });
         let mib = limits::SWARM_PIECE_BYTES;
-        assert_eq!(numbers(&held.add(&ChunkRanges::bytes(0..mib / 2))), []);
+        assert_eq!(numbers(&held.add(&ChunkRanges::bytes(0..mib / 2))), [0_u32; 0]);
         assert_eq!(numbers(&held.add(&ChunkRanges::bytes(mib / 2..2 * mib - 16384))), [0]);
-        assert_eq!(numbers(&held.add(&ChunkRanges::bytes(0..mib))), [], "it is known");
+        assert_eq!(numbers(&held.add(&ChunkRanges::bytes(0..mib))), [0_u32; 0], "it is known");
         assert_eq!(numbers(&held.add(&ChunkRanges::bytes(2 * mib - 16384..3 * mib))), [1, 2]);
         assert_eq!(numbers(&held.add(&ChunkRanges::bytes(3 * mib..3 * mib + 5000))), [3]);
     }
@@ -85,6 +85,10 @@ mod tests {
         let blob = BlobRef { hash: BlobHash::new([1; 32]), size: Bytes::mib(2) };
         assert_eq!(numbers(&Held::nothing_of(blob).add(&ChunkRanges::all())), [0, 1]);
         let far = ChunkRanges::bytes(1 << 40..1 << 41);
-        assert_eq!(numbers(&Held::nothing_of(blob).add(&far)), [], "beyond the blob there is nothing");
+        assert_eq!(
+            numbers(&Held::nothing_of(blob).add(&far)),
+            [0_u32; 0],
+            "beyond the blob there is nothing"
+        );
     }
 }

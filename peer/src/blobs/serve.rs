@@ -67,7 +67,9 @@ pub struct Served(Arc<Counters>);
 #[derive(Debug, Default)]
 struct Counters {
     total: AtomicU64,
+    requests: AtomicU64,
     by_peer: Mutex<HashMap<PeerId, u64>>,
+    by_blob: Mutex<HashMap<BlobHash, u64>>,
 }
 
 impl Served {
@@ -87,8 +89,25 @@ impl Served {
         self.0.by_peer.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    pub(crate) fn add(&self, peer: PeerId, bytes: u64) {
+    /// Of this blob, to all peers, since the start; of the first [`limits::SWARM_BLOBS_MAX`] of which anything was sent.
+    pub fn of(&self, blob: BlobHash) -> u64 {
+        let by_blob = self.0.by_blob.lock().unwrap_or_else(PoisonError::into_inner);
+        by_blob.get(&blob).copied().unwrap_or_default()
+    }
+
+    /// Requests that were served, or begun to be, since the start.
+    pub fn requests(&self) -> u64 {
+        self.0.requests.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn add(&self, peer: PeerId, blob: BlobHash, bytes: u64) {
+        self.0.requests.fetch_add(1, Ordering::Relaxed);
         self.0.total.fetch_add(bytes, Ordering::Relaxed);
+        let mut by_blob = self.0.by_blob.lock().unwrap_or_else(PoisonError::into_inner);
+        if by_blob.len() < limits::SWARM_BLOBS_MAX || by_blob.contains_key(&blob) {
+            *by_blob.entry(blob).or_default() += bytes;
+        }
+        drop(by_blob);
         let mut by_peer = self.0.by_peer.lock().unwrap_or_else(PoisonError::into_inner);
         if by_peer.len() < limits::WORKERS_MAX || by_peer.contains_key(&peer) {
             *by_peer.entry(peer).or_default() += bytes;
@@ -149,7 +168,7 @@ impl BlobServer {
             admit,
             served: blobs.served().clone(),
             peers: HashMap::new(),
-            bucket: serving.upload.map(|rate| TokenBucket::new(rate.get(), UPLOAD_BURST_BYTES)),
+            bucket: serving.upload.map(TokenBucket::shaping),
             clock: Monotonic::start(),
             uploads: if serving.is_source { Uploads::of_source(slots) } else { Uploads::new(slots) },
             waiting: HashMap::new(),
@@ -181,18 +200,13 @@ impl ProtocolHandler for BlobServer {
     }
 }
 
-/// Upload that may leave at once after a pause: one group of each of a few streams.
-const UPLOAD_BURST_BYTES: u64 = 64 << 10;
-
-/// Shorter waits than this are not slept: the timer ticks each millisecond, and a debt adds up until it is due.
-const WAIT_MIN: Duration = Duration::from_millis(4);
-
 /// How often requests that wait for a slot are looked at.
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 
 /// A request that waits for a slot.
 struct Waiting {
     peer: PeerId,
+    blob: BlobHash,
     reply: Reply,
     updates: BoxStream<'static, RequestUpdate>,
 }
@@ -204,7 +218,7 @@ type Reply = Box<dyn FnOnce(EventResult) -> BoxFuture<'static, bool> + Send>;
 #[derive(Clone, Copy)]
 enum Ran {
     /// An upload ended, and so many bytes went out.
-    Upload(UploadNo, PeerId, u64),
+    Upload(UploadNo, PeerId, BlobHash, u64),
     /// An upload stands still: whoever fetches does not read.
     Stuck(UploadNo, PeerId),
     Other,
@@ -230,6 +244,7 @@ struct Doorman<A> {
 struct Upload {
     number: UploadNo,
     peer: PeerId,
+    blob: BlobHash,
     updates: BoxStream<'static, RequestUpdate>,
 }
 
@@ -287,7 +302,7 @@ impl<A: Admit> Doorman<A> {
                     message.tx.send(Err(AbortReason::Permission)).await.ok();
                     return;
                 };
-                let wanted = wanted(&message.request);
+                let (wanted, blob) = (wanted(&message.request), from_hash(message.request.hash));
                 let reads = !self.freed.values().any(|stuck| *stuck == peer);
                 let asked = reads.then(|| self.uploads.on_asked(self.clock.now(), peer, wanted)).flatten();
                 match asked {
@@ -297,7 +312,7 @@ impl<A: Admit> Doorman<A> {
                         let updates = stream::unfold(message.rx, async |mut updates| {
                             updates.recv().await.ok().flatten().map(|update| (update, updates))
                         });
-                        self.waiting.insert(number, Waiting { peer, reply, updates: updates.boxed() });
+                        self.waiting.insert(number, Waiting { peer, blob, reply, updates: updates.boxed() });
                     }
                     None => drop(message.tx.send(Err(AbortReason::RateLimited)).await),
                 }
@@ -307,8 +322,8 @@ impl<A: Admit> Doorman<A> {
                 message.tx.send(allowed.map(drop).ok_or(AbortReason::Permission)).await.ok();
             }
             ProviderMessage::Throttle(message) => {
-                let wait = self.bucket.as_mut().map(|bucket| bucket.reserve(Instant::now(), message.size));
-                match wait.filter(|wait| *wait >= WAIT_MIN) {
+                let wait = self.bucket.as_mut().and_then(|bucket| bucket.pause(Instant::now(), message.size));
+                match wait {
                     None => drop(message.tx.send(Ok(())).await),
                     Some(wait) => self.running.push(
                         async move {
@@ -335,12 +350,12 @@ impl<A: Admit> Doorman<A> {
     async fn start_waiting(&mut self) {
         let mut draw = |below: u32| rand::random_range(0..below);
         while let Some(number) = self.uploads.next(self.clock.now(), &mut draw) {
-            let Some(Waiting { peer, reply, updates }) = self.waiting.remove(&number) else { continue };
+            let Some(Waiting { peer, blob, reply, updates }) = self.waiting.remove(&number) else { continue };
             if !reply(Ok(())).await {
                 self.uploads.on_ended(number);
                 continue;
             }
-            self.running.push(Upload { number, peer, updates }.follow().boxed());
+            self.running.push(Upload { number, peer, blob, updates }.follow().boxed());
         }
     }
 
@@ -354,8 +369,8 @@ impl<A: Admit> Doorman<A> {
 
     fn on_ran(&mut self, ran: Ran) {
         match ran {
-            Ran::Upload(number, peer, bytes) => {
-                self.served.add(peer, bytes);
+            Ran::Upload(number, peer, blob, bytes) => {
+                self.served.add(peer, blob, bytes);
                 self.uploads.on_sent(self.clock.now(), peer, bytes);
                 if self.freed.remove(&number).is_none() {
                     self.uploads.on_ended(number);
@@ -383,7 +398,7 @@ impl Upload {
                 Ok(Some(RequestUpdate::Started(_) | RequestUpdate::Progress(_))) => continue,
                 Ok(None) => 0,
             };
-            return (Ran::Upload(self.number, self.peer, sent), None);
+            return (Ran::Upload(self.number, self.peer, self.blob, sent), None);
         }
     }
 }

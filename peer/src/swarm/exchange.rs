@@ -157,6 +157,8 @@ impl Exchange for ExchangeService {
         let named = known.named(hash, asker).into_iter().map(|named| wire::Provider {
             peer: id_bytes(named.peer.as_bytes()),
             addresses: named.addresses.iter().map(ToString::to_string).collect(),
+            // Who can be reached through a relay is the coordinator's to say: it is its relay.
+            by_relay: false,
         });
         Ok(Response::new(wire::MembersReply { members: named.collect() }))
     }
@@ -233,7 +235,7 @@ mod tests {
     #[test]
     fn pieces_are_told_as_runs() {
         let runs_of = |numbers: &[u32]| runs(&numbers.iter().copied().map(PieceNo::new).collect::<Vec<_>>());
-        assert_eq!(runs_of(&[]), []);
+        assert_eq!(runs_of(&[]), Vec::<u32>::new());
         assert_eq!(runs_of(&[0, 1, 2, 7, 9, 10]), [0, 3, 7, 8, 9, 11]);
     }
 

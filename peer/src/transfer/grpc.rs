@@ -221,7 +221,7 @@ mod tests {
         let key = crate::identity::Identity::ephemeral().peer_id();
         let name = |peer: &[u8], addresses: &[&str]| {
             let addresses = addresses.iter().map(|text| (*text).to_owned()).collect();
-            named(&wire::Provider { peer: Bytes::copy_from_slice(peer), addresses })
+            named(&wire::Provider { peer: Bytes::copy_from_slice(peer), addresses, by_relay: false })
         };
         for (peer, addresses) in [
             (&[1_u8; 31][..], &["192.0.2.1:1"][..]),

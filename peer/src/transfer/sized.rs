@@ -4,7 +4,7 @@ use std::{
     fmt, io,
     num::NonZeroU64,
     sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use bytes::Bytes;
@@ -46,25 +46,20 @@ pub(super) struct Pace(Option<Arc<Mutex<TokenBucket>>>);
 
 impl Pace {
     pub(super) fn at(rate: NonZeroU64) -> Self {
-        Self(Some(Arc::new(Mutex::new(TokenBucket::new(rate.get(), BURST_BYTES)))))
+        Self(Some(Arc::new(Mutex::new(TokenBucket::shaping(rate)))))
     }
 
     async fn keep(&self, bytes: usize) {
         let Some(bucket) = &self.0 else { return };
         let wait = {
             let mut bucket = bucket.lock().unwrap_or_else(PoisonError::into_inner);
-            bucket.reserve(Instant::now(), bytes as u64)
+            bucket.pause(Instant::now(), bytes as u64)
         };
-        if wait >= WAIT_MIN {
+        if let Some(wait) = wait {
             tokio::time::sleep(wait).await;
         }
     }
 }
-
-/// What may come at once after a pause.
-const BURST_BYTES: u64 = 64 << 10;
-/// Shorter waits are not slept: the timer ticks each millisecond, and a debt adds up until it is due.
-const WAIT_MIN: Duration = Duration::from_millis(4);
 
 impl<S> SizedStream<S> {
     pub(super) fn new(stream: S, expected: u64, pace: Pace) -> Self {

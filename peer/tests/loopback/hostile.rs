@@ -149,6 +149,7 @@ impl Exchange for EvilExchange {
         let member = |_| wire::Provider {
             peer: id_bytes(Identity::ephemeral().peer_id().as_bytes()),
             addresses: vec![self.trap.to_string(); 3],
+            by_relay: false,
         };
         Ok(Response::new(wire::MembersReply { members: (0..count).map(member).collect() }))
     }

@@ -6,6 +6,7 @@ mod evil;
 mod exchange;
 mod hostile;
 mod peers;
+mod relay;
 mod rpc;
 mod swarm;
 mod tcp;

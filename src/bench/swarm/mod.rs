@@ -30,6 +30,8 @@ pub(crate) struct SwarmConfig {
     pub(crate) mib: u64,
     /// What each peer and the source can send, in 10⁶ bytes per second.
     pub(crate) uplink_mb_s: Option<f64>,
+    /// What each peer can take, likewise.
+    pub(crate) downlink_mb_s: Option<f64>,
     /// Whether peers know nobody but the source.
     pub(crate) seed_only: bool,
     /// How many of the peers send wrong bytes when it is done once more, if it is.
@@ -112,11 +114,13 @@ struct Measured {
 async fn measure(config: SwarmConfig, poisoners: u32) -> anyhow::Result<Measured> {
     let exe = paths::own_executable().context("cannot find this program's own file")?;
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "bytes per second, checked")]
-    let uplink = config.uplink_mb_s.map(|uplink| (uplink * 1e6) as u64);
+    let bytes_per_sec = |mb_s: Option<f64>| mb_s.map(|mb_s| (mb_s * 1e6) as u64);
+    let (uplink, downlink) = (bytes_per_sec(config.uplink_mb_s), bytes_per_sec(config.downlink_mb_s));
     let bytes = config.mib << 20;
-    let mut source = PeerProcess::start(&exe, uplink, Part::Source(bytes)).context("the source")?;
+    let limits = (uplink, downlink);
+    let mut source = PeerProcess::start(&exe, (uplink, None), Part::Source(bytes)).context("the source")?;
     let start = |count, part| -> anyhow::Result<Vec<PeerProcess>> {
-        (0..count).map(|_| PeerProcess::start(&exe, uplink, part)).collect()
+        (0..count).map(|_| PeerProcess::start(&exe, limits, part)).collect()
     };
     let mut liars = start(poisoners, Part::Poisoner(bytes)).context("a poisoner")?;
     let mut peers = start(config.peers - poisoners, Part::Fetches).context("a peer")?;
@@ -155,13 +159,20 @@ async fn measure(config: SwarmConfig, poisoners: u32) -> anyhow::Result<Measured
     Ok(Measured { wall_secs, seed_upload_ratio, cpu_secs: cpu_secs + cpu, wrong_bytes, banned })
 }
 
-/// With equal uplinks u and no limit for what is taken: the larger of F/u, as the source has to send everything once,
-/// and N·F/(u + N·u), as all of them together have to send it N times.
+/// With equal uplinks u and downlinks d: the largest of F/u, as the source has to send everything once, F/d, as each peer has
+/// to take all of it, and N·F/(u + N·u), as all of them together have to send it N times.
 #[expect(clippy::cast_precision_loss, reason = "bytes of a blob")]
 fn fluid_bound_secs(config: &SwarmConfig) -> Option<f64> {
-    let uplink = config.uplink_mb_s? * 1e6;
     let (bytes, peers) = ((config.mib << 20) as f64, f64::from(config.peers));
-    Some((bytes / uplink).max(peers * bytes / (uplink + peers * uplink)))
+    let sent = config.uplink_mb_s.map(|uplink| {
+        let uplink = uplink * 1e6;
+        (bytes / uplink).max(peers * bytes / (uplink + peers * uplink))
+    });
+    let taken = config.downlink_mb_s.map(|downlink| bytes / (downlink * 1e6));
+    match (sent, taken) {
+        (Some(sent), Some(taken)) => Some(sent.max(taken)),
+        (sent, taken) => sent.or(taken),
+    }
 }
 
 #[cfg(test)]
@@ -170,15 +181,19 @@ mod tests {
 
     #[test]
     fn the_bound_is_the_source_or_all_uplinks_together() {
-        let config = |peers, uplink_mb_s| SwarmConfig {
+        let config = |peers, uplink_mb_s, downlink_mb_s| SwarmConfig {
             peers,
             mib: 64,
             uplink_mb_s,
+            downlink_mb_s,
             seed_only: false,
             poisoners: None,
         };
-        assert_eq!(fluid_bound_secs(&config(8, None)), None);
-        let source = fluid_bound_secs(&config(8, Some(1.048_576))).expect("capped");
-        assert!((source - 64.0).abs() < 1e-9, "{source}");
+        assert_eq!(fluid_bound_secs(&config(8, None, None)), None);
+        let caps = [(Some(1.048_576), None), (None, Some(1.048_576)), (Some(2.097_152), Some(1.048_576))];
+        for (uplink, downlink) in caps {
+            let bound = fluid_bound_secs(&config(8, uplink, downlink)).expect("capped");
+            assert!((bound - 64.0).abs() < 1e-9, "{bound}");
+        }
     }
 }

@@ -28,6 +28,8 @@ use crate::output::Out;
 pub(crate) struct SwarmPeerConfig {
     /// What it can send, in bytes per second.
     pub(crate) upload: Option<NonZeroU64>,
+    /// What it can take, in bytes per second.
+    pub(crate) download: Option<NonZeroU64>,
     /// Size of the blob that it makes.
     pub(crate) seed_blob: Option<Size>,
     /// Size of the blob of which it sends wrong bytes.
@@ -51,7 +53,7 @@ pub(crate) async fn run(config: SwarmPeerConfig, out: Out) -> anyhow::Result<Exi
     let (peers, streams) = PeerHandler::new(connections.clone());
     let router = endpoint.router(&connections).accept(blobs::ALPN, server.clone());
     let router = router.accept(rpc::ALPN, peers).spawn();
-    let first = IrohBlobs::new(endpoint.clone(), store.clone(), None);
+    let first = IrohBlobs::new(endpoint.clone(), store.clone(), None).with_download_limit(config.download);
     let second = GrpcBlobs::new(endpoint.clone(), store.clone(), endpoint.address().direct);
     let transport = Transports::both(first, second);
     let swarm = Swarm::new(endpoint.peer_id(), transport, store.clone(), server);

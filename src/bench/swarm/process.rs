@@ -34,11 +34,18 @@ pub(super) struct PeerProcess {
 }
 
 impl PeerProcess {
-    pub(super) fn start(exe: &Path, uplink: Option<u64>, part: Part) -> anyhow::Result<Self> {
+    pub(super) fn start(
+        exe: &Path,
+        (uplink, downlink): (Option<u64>, Option<u64>),
+        part: Part,
+    ) -> anyhow::Result<Self> {
         let mut command = Command::new(exe);
         command.args(["--json", "bench", "swarm-peer"]);
         if let Some(uplink) = uplink {
             command.args(["--upload-limit", &uplink.to_string()]);
+        }
+        if let Some(downlink) = downlink {
+            command.args(["--download-limit", &downlink.to_string()]);
         }
         match part {
             Part::Source(bytes) => drop(command.args(["--seed-blob", &bytes.to_string()])),

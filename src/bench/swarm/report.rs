@@ -11,6 +11,7 @@ pub(super) struct Report {
     peers: u32,
     mib: u64,
     uplink_mb_s: Option<f64>,
+    downlink_mb_s: Option<f64>,
     /// What the source sent, as a multiple of the blob.
     seed_upload_ratio: f64,
     /// From the start to the last peer that had all of it.
@@ -70,6 +71,7 @@ impl Report {
             peers: config.peers,
             mib: config.mib,
             uplink_mb_s: config.uplink_mb_s,
+            downlink_mb_s: config.downlink_mb_s,
             seed_upload_ratio: clean.seed_upload_ratio,
             wall_secs: clean.wall_secs,
             fluid_bound_secs: bound,
@@ -91,6 +93,7 @@ impl Report {
             ("peers", self.peers.to_string()),
             ("blob", format!("{} MiB", self.mib)),
             ("uplink", self.uplink_mb_s.map_or_else(none, |uplink| format!("{uplink} MB/s each"))),
+            ("downlink", self.downlink_mb_s.map_or_else(none, |downlink| format!("{downlink} MB/s each"))),
             ("time", format!("{:.2} s", self.wall_secs)),
             ("bound", self.fluid_bound_secs.map_or_else(none, |bound| format!("{bound:.2} s"))),
             (

@@ -161,7 +161,7 @@ fn until(pause: &Pause) -> String {
     end.unwrap_or_else(|| "until further notice".to_owned())
 }
 
-fn fields(status: &Status, now: u64) -> [(&'static str, String); 11] {
+fn fields(status: &Status, now: u64) -> [(&'static str, String); 12] {
     let connection = &status.connection;
     let connected = if connection.connected { "connected" } else { "not connected" };
     let coordinator: Option<PeerId> = connection.coordinator.parse().ok();
@@ -190,6 +190,7 @@ fn fields(status: &Status, now: u64) -> [(&'static str, String); 11] {
                 Bytes::new(traffic.from_peers)
             ),
         ),
+        ("disk", format!("{} of {}", Bytes::new(status.disk.used), Bytes::new(status.disk.quota))),
     ]
 }
 

@@ -15,6 +15,8 @@ pub(crate) enum Guest {
     LoopsForever,
     /// Executes some 10⁹ instructions, which is about a second, then says "done".
     TakesASecond,
+    /// The same, then writes 256 KiB, which is too much for a report.
+    TakesASecondAndWritesMuch,
     /// Copies `/data/greeting` to standard output.
     PrintsTheGreeting,
     /// Imports something that the sandbox does not have.
@@ -43,6 +45,19 @@ impl Guest {
                    (local.set $left (i64.sub (local.get $left) (i64.const 1)))
                    (br_if $again (i64.ne (local.get $left) (i64.const 0))))
                  (call $write (i32.const 1) (i32.const 5))",
+            ),
+            Self::TakesASecondAndWritesMuch => (
+                "",
+                "",
+                "(local $left i64) (local.set $left (i64.const 200000000))
+                 (loop $again
+                   (local.set $left (i64.sub (local.get $left) (i64.const 1)))
+                   (br_if $again (i64.ne (local.get $left) (i64.const 0))))
+                 (local.set $left (i64.const 8))
+                 (loop $again
+                   (call $write (i32.const 1) (i32.const 32768))
+                   (local.set $left (i64.sub (local.get $left) (i64.const 1)))
+                   (br_if $again (i64.ne (local.get $left) (i64.const 0))))",
             ),
             Self::PrintsTheGreeting => (
                 r#"(import "wasi_snapshot_preview1" "path_open"

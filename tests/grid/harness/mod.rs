@@ -76,15 +76,42 @@ impl Grid {
         self.worker_in(dir, self.workers, flags)
     }
 
+    /// One more worker, with further flags and variables.
+    pub(crate) fn start_worker_in(&mut self, flags: &[&str], variables: &[(&str, PathBuf)]) -> Server {
+        let dir = self.worker_dir();
+        let talka = self.worker_command(dir, flags);
+        let talka = variables.iter().fold(talka, |talka, (name, value)| talka.env(name, value));
+        Server::start(talka, &format!("worker-{}", self.workers))
+    }
+
+    /// The data directory of a worker: they are numbered from 1.
+    pub(crate) fn worker_data(&self, number: usize) -> PathBuf {
+        self.path(&format!("worker-{number}"))
+    }
+
+    /// What a worker has said so far.
+    pub(crate) fn worker_log(&self, number: usize) -> String {
+        std::fs::read_to_string(self.path(&format!("worker-{number}.log"))).unwrap_or_default()
+    }
+
+    /// What a worker says of itself.
+    pub(crate) fn worker_status(&self, number: usize) -> Value {
+        let dir = self.worker_data(number);
+        self.json(["worker", "status", "--data-dir", dir.to_str().expect("UTF-8")])
+    }
+
     /// A worker that has ended, once more.
     pub(crate) fn restart_worker(&self, number: usize) -> Server {
         self.worker_in(self.path(&format!("worker-{number}")), number, &[])
     }
 
     fn worker_in(&self, dir: PathBuf, number: usize, flags: &[&str]) -> Server {
+        Server::start(self.worker_command(dir, flags), &format!("worker-{number}"))
+    }
+
+    fn worker_command(&self, dir: PathBuf, flags: &[&str]) -> Talka {
         let args = ["worker", "start", "--cpus", "1", "--bind", "127.0.0.1:0", "--ticket", &self.ticket];
-        let talka = self.talka(args).arg("--data-dir").arg(dir).args(flags);
-        Server::start(talka, &format!("worker-{number}"))
+        self.talka(args).arg("--data-dir").arg(dir).args(flags)
     }
 
     /// One more worker, which lies about every result.
@@ -196,6 +223,26 @@ impl Grid {
                 invalid: number(row, "invalid"),
             })
             .collect()
+    }
+}
+
+/// A relay for whoever comes, on loopback.
+#[derive(Debug)]
+pub(crate) struct Relay {
+    _home: TempDir,
+    _server: Server,
+    /// What peers are told.
+    pub(crate) url: String,
+}
+
+impl Relay {
+    pub(crate) fn start() -> Self {
+        let home = tempfile::tempdir().expect("a temporary directory");
+        let args =
+            ["relay", "start", "--listen", "127.0.0.1:0", "--rate", "64MiB", "--token", "open-sesame-1"];
+        let server = Server::start(Talka::new(home.path(), args), "relay");
+        let url = text(server.ready(), "url");
+        Self { _home: home, _server: server, url }
     }
 }
 

@@ -74,6 +74,11 @@ impl Server {
         &self.ready
     }
 
+    /// Its process.
+    pub(crate) fn process(&self) -> u32 {
+        self.guard.0.id()
+    }
+
     /// Its key.
     pub(crate) fn peer(&self) -> String {
         super::text(&self.ready, "peer")

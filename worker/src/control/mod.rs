@@ -43,7 +43,8 @@ pub use self::{
     client::{AskError, ask},
     pause::Pause,
     protocol::{
-        Answer, Connection, Refused, Request, SlotState, SlotStatus, State, Status, TaskStatus, Traffic,
+        Answer, Connection, DiskUsage, Refused, Request, SlotState, SlotStatus, State, Status, TaskStatus,
+        Traffic,
     },
     socket::ControlError,
 };

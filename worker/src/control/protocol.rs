@@ -98,6 +98,17 @@ pub struct Status {
     pub fuel_done: u64,
     /// Blob bytes that it fetched since it started.
     pub fetched: Traffic,
+    /// What blobs take of its disk, and may take.
+    pub disk: DiskUsage,
+}
+
+/// Bytes of blobs: what jobs and outputs need, and what is kept for later.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskUsage {
+    /// Bytes that are used or set aside.
+    pub used: u64,
+    /// Bytes that may be.
+    pub quota: u64,
 }
 
 /// A worker's state in a word.

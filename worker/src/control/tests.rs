@@ -14,8 +14,8 @@ use tokio::{
 };
 
 use super::{
-    Answer, AskError, Asked, Connection, ControlError, Pause, Refused, Request, Socket, State, Status,
-    Traffic, ask, serve, socket,
+    Answer, AskError, Asked, Connection, ControlError, DiskUsage, Pause, Refused, Request, Socket, State,
+    Status, Traffic, ask, serve, socket,
 };
 
 /// A moment that is not now.
@@ -40,6 +40,7 @@ fn status(pause: Option<Pause>) -> Status {
         no_results: 0,
         fuel_done: 0,
         fetched: Traffic { from_coordinator: 0, from_peers: 0 },
+        disk: DiskUsage { used: 0, quota: 1 },
     }
 }
 

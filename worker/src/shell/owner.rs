@@ -16,8 +16,8 @@ use tokio::{sync::watch, time::Instant};
 use super::Shell;
 use crate::{
     control::{
-        Asked, Connection, Pause, Refused, Request, SlotState, SlotStatus, State, Status, TaskStatus,
-        Traffic, now_millis,
+        Asked, Connection, DiskUsage, Pause, Refused, Request, SlotState, SlotStatus, State, Status,
+        TaskStatus, Traffic, now_millis,
     },
     sandbox::Activity,
     slots::Finished,
@@ -192,6 +192,7 @@ impl Shell {
         let load = self.worker.load();
         let count = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
         let (from_coordinator, from_peers) = self.fetcher.fetched();
+        let (used, quota) = self.fetcher.disk_usage();
         let Owner { peer, coordinator, pause, .. } = self.owner;
         Status {
             peer: peer.to_string(),
@@ -215,6 +216,7 @@ impl Shell {
             no_results: self.owner.no_results,
             fuel_done: self.owner.fuel_done,
             fetched: Traffic { from_coordinator, from_peers },
+            disk: DiskUsage { used: used.get(), quota: quota.get() },
         }
     }
 

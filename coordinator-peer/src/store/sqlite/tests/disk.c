@@ -6,6 +6,8 @@
  * file the bytes that were written before its last fsync or fdatasync, and nothing else. That a file is gone is
  * taken as lasting at once. Torn sectors are not modelled.
  *
+ * TALKA_TEST_DISK_UNDER=DIR: all files under DIR are on the disk that may be full, too; of them nothing else is known.
+ *
  * TALKA_TEST_DISK_CONTROL=FILE: three 64-bit numbers that the test changes while the process runs: seconds that the
  * wall clock is ahead; whether the disk is full; whether it is read-only. */
 #define _GNU_SOURCE
@@ -36,7 +38,7 @@ struct file {
 };
 
 static struct control none, *control = &none;
-static const char *survivors;
+static const char *survivors, *under;
 static struct file files[64];
 static int count;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
@@ -57,6 +59,7 @@ __attribute__((constructor)) static void start(void) {
     real_open = dlsym(RTLD_NEXT, "open64");
     real_clock = dlsym(RTLD_NEXT, "clock_gettime");
     survivors = getenv("TALKA_TEST_DISK_SURVIVORS");
+    under = getenv("TALKA_TEST_DISK_UNDER");
     const char *path = getenv("TALKA_TEST_DISK_CONTROL");
     if (path) {
         int fd = real_open(path, O_RDWR);
@@ -128,9 +131,22 @@ static void synced(int fd) {
     pthread_mutex_unlock(&lock);
 }
 
+/* Whether a file lies under the directory that is on the disk as well. */
+static int is_under(int fd) {
+    struct stat stat;
+    char link[64], path[4096];
+    if (!under || fd < 3 || fstat(fd, &stat) || !S_ISREG(stat.st_mode)) return 0;
+    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    ssize_t length = readlink(link, path, sizeof path - 1);
+    if (length <= 0) return 0;
+    path[length] = 0;
+    return !strncmp(path, under, strlen(under));
+}
+
 /* Whether the disk refuses to write to this file. */
 static int refuses(int fd) {
     if (!control->full) return 0;
+    if (is_under(fd)) return errno = ENOSPC, 1;
     pthread_mutex_lock(&lock);
     int is_ours = entry(fd) != 0;
     pthread_mutex_unlock(&lock);
