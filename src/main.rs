@@ -7,7 +7,7 @@
 //! | [`output`] | the one place that prints |
 //! | [`error`] | codes of errors |
 //! | [`problems`] | all that is wrong with a command line |
-//! | [`find`], [`registry`], [`paths`] | which coordinator is meant, and where things lie |
+//! | [`find`], [`lan`], [`registry`], [`paths`] | which coordinator is meant, and where things lie |
 //! | [`client`] | the connection to a coordinator |
 //! | [`inputs`], [`upload`] | packing inputs, handing a job over |
 //! | [`watch`], [`progress`] | following a job |
@@ -29,6 +29,7 @@ mod format;
 mod holders;
 mod inputs;
 mod jobs;
+mod lan;
 mod ledger_file;
 mod logging;
 mod operator;

@@ -51,6 +51,11 @@ pub struct CoordinatorConfig {
     pub bind: Option<SocketAddr>,
     /// The relay through which peers reach it that can't dial it.
     pub relay: Relay,
+    /// Whether volunteers on the local network may find it.
+    pub lan: bool,
+    /// Where to begin in the DHT, if workers may find it there.
+    #[cfg(feature = "dht")]
+    pub dht: Option<talka_peer::dht::Nodes>,
     /// Where to listen for tools (TCP); nowhere unless set.
     pub http: Option<SocketAddr>,
     /// How the TCP side is encrypted; required off loopback, because tools send a token.

@@ -11,7 +11,6 @@ use std::{
 };
 
 use talka_core::{ids::PeerId, limits};
-use talka_peer::address::PeerAddr;
 use talka_proto::{convert::id_bytes, wire};
 
 /// Ways to one peer.
@@ -39,20 +38,20 @@ impl Place {
 /// See the [module](self). Clones share what is known.
 #[derive(Debug, Clone)]
 pub(crate) struct Places {
-    /// This coordinator, for workers that fetch from it.
-    me: Arc<PeerAddr>,
+    /// Whether the coordinator has a relay.
+    has_relay: bool,
     known: Arc<Mutex<HashMap<PeerId, Place>>>,
 }
 
 impl Places {
-    pub(crate) fn new(me: PeerAddr) -> Self {
-        Self { me: Arc::new(me), known: Arc::default() }
+    pub(crate) fn new(has_relay: bool) -> Self {
+        Self { has_relay, known: Arc::default() }
     }
 
     /// Remembers what a peer says of itself, instead of what it said before. Returns whether others can reach it.
     pub(crate) fn learn(&self, peer: PeerId, mut place: Place) -> bool {
         // Without a relay of the coordinator's there is no way through it.
-        place.by_relay &= self.me.relay.is_some();
+        place.by_relay &= self.has_relay;
         let reachable = place.is_reachable();
         let mut known = self.known();
         if !reachable {
@@ -65,13 +64,7 @@ impl Places {
 
     /// What others are told of a peer, if there is a way to it.
     pub(crate) fn provider(&self, peer: PeerId) -> Option<wire::Provider> {
-        let place = if peer == self.me.peer {
-            let direct = self.me.direct.iter().map(ToString::to_string).collect();
-            Place { direct, by_relay: self.me.relay.is_some() }
-        } else {
-            self.known().get(&peer).cloned()?
-        };
-        let Place { direct: addresses, by_relay } = place;
+        let Place { direct: addresses, by_relay } = self.known().get(&peer).cloned()?;
         Some(wire::Provider { peer: id_bytes(peer.as_bytes()), addresses, by_relay })
     }
 
@@ -85,13 +78,7 @@ impl Places {
 mod tests {
     use super::*;
 
-    const ME: PeerId = PeerId::new([1; 32]);
     const PEER: PeerId = PeerId::new([2; 32]);
-
-    fn places(relay: Option<&str>) -> Places {
-        let relay = relay.map(|url| url.parse().expect("a URL"));
-        Places::new(PeerAddr { relay, ..PeerAddr::new(ME, [([127, 0, 0, 1], 7).into()]) })
-    }
 
     fn said(places: &Places) -> Option<(Vec<String>, bool)> {
         places.provider(PEER).map(|provider| (provider.addresses, provider.by_relay))
@@ -99,7 +86,7 @@ mod tests {
 
     #[test]
     fn what_a_peer_says_replaces_what_it_said_before() {
-        let places = places(Some("https://relay.example"));
+        let places = Places::new(true);
         assert_eq!(said(&places), None);
         let (here, nonsense) = ("127.0.0.1:9".to_owned(), "example.org".to_owned());
         assert!(places.learn(PEER, Place::new(&[here.clone(), nonsense], false)));
@@ -112,10 +99,9 @@ mod tests {
 
     #[test]
     fn no_relay_but_the_coordinators_is_named() {
-        let places = places(None);
+        let places = Places::new(false);
         assert!(!places.learn(PEER, Place::new(&[], true)));
         assert_eq!(said(&places), None);
-        assert!(places.provider(ME).is_some_and(|me| !me.by_relay && me.addresses == ["127.0.0.1:7"]));
     }
 
     #[test]

@@ -14,6 +14,8 @@ use talka_core::{
     limits,
     trust::AuditKey,
 };
+#[cfg(feature = "dht")]
+use talka_peer::dht::Publication;
 use talka_peer::{
     Cause, Router,
     blobs::{self, AdmitAll, BlobError, BlobServer, BlobStore, REVERSE_ALPN, ReverseProviders, Serving},
@@ -21,6 +23,7 @@ use talka_peer::{
     endpoint::{BindError, EndpointConfig, PeerEndpoint},
     files::{Existing, write_durably},
     identity::{Identity, IdentityError},
+    lan::Announcement,
     rpc::{self, AccessTable, PeerHandler, Server, server},
     swarm::ExchangeService,
     ticket::{InviteToken, Ticket},
@@ -154,7 +157,7 @@ pub async fn run(
     let connections = ConnectionLimits::default();
     let reverse = ReverseProviders::new(connections.clone());
     let fetcher = Fetcher::new(endpoint.clone(), blobs.clone(), Some(reverse.clone()));
-    let submissions = Submissions::new(blobs.clone(), fetcher.clone(), endpoint.address());
+    let submissions = Submissions::new(blobs.clone(), fetcher.clone(), endpoint.address().relay.is_some());
     let snapshot = store.load().map_err(store_failed)?;
     let (restored, fx, indices) = restore(&config, audit_key, snapshot, &submissions).await?;
     let reader = store.reader();
@@ -167,6 +170,8 @@ pub async fn run(
 
     let stopping = CancellationToken::new();
     let tasks = TaskTracker::new();
+    #[cfg(feature = "dht")]
+    let own_identity = identity.clone();
     let context = Context {
         identity,
         reactor: handle.clone(),
@@ -209,6 +214,15 @@ pub async fn run(
             }
         });
     }
+    #[cfg(feature = "dht")]
+    let _publication = match &config.dht {
+        Some(nodes) => {
+            let published = Publication::start(endpoint.clone(), own_identity, nodes);
+            Some(published.map_err(|error| task("publishing in the DHT", error))?)
+        }
+        None => None,
+    };
+    let _announcement = config.lan.then(|| announce(&endpoint));
     if !endpoint.reaches_relay(limits::RELAY_START_MAX).await {
         tracing::warn!("the relay does not answer; peers that need it can't connect until it does");
     }
@@ -254,6 +268,23 @@ fn server_of(
         .add_service(LedgerServer::new(LedgerService(context.clone())))
         .add_service(PeersServer::new(PeersService(context)));
     Ok(Server::new(services.routes(), AccessTable::new(ACCESS), Arc::new(roles), connections))
+}
+
+/// Lets volunteers on the local network find the coordinator.
+fn announce(endpoint: &PeerEndpoint) -> Announcement {
+    let announcement = Announcement::start(endpoint.clone());
+    let networks: Vec<String> = announcement.interfaces().iter().map(ToString::to_string).collect();
+    if networks.is_empty() {
+        tracing::warn!(
+            "this machine has no private address: nobody finds the coordinator on a local network"
+        );
+    } else {
+        tracing::info!(
+            addresses = networks.join(", "),
+            "volunteers find this coordinator on the local network"
+        );
+    }
+    announcement
 }
 
 /// Loads the state, and the input indices of the jobs that still run.

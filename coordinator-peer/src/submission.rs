@@ -15,7 +15,6 @@ use talka_core::{
     signing::job_statement,
 };
 use talka_peer::{
-    address::PeerAddr,
     blobs::{BlobError, BlobStore, Served},
     identity::{Signature, verify},
     transfer::{Fetcher, Provider},
@@ -76,8 +75,8 @@ pub(crate) struct Submissions {
 }
 
 impl Submissions {
-    pub(crate) fn new(blobs: BlobStore, fetcher: Fetcher, me: PeerAddr) -> Self {
-        Self { blobs, fetcher, places: Places::new(me), settled: Arc::default() }
+    pub(crate) fn new(blobs: BlobStore, fetcher: Fetcher, has_relay: bool) -> Self {
+        Self { blobs, fetcher, places: Places::new(has_relay), settled: Arc::default() }
     }
 
     /// What this coordinator has.

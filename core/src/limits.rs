@@ -404,6 +404,24 @@ pub const RELAY_TOKEN_CHARS_MAX: usize = 64;
 pub const RELAY_QUIC_PORT: u16 = 7842;
 /// How long a coordinator waits for its relay before it serves without.
 pub const RELAY_START_MAX: Duration = Duration::from_secs(5);
+/// How long coordinators on the local network are looked for: three questions, and what a sleepy machine takes to answer.
+pub const LAN_SEARCH_MAX: Duration = Duration::from_secs(3);
+/// Coordinators that are told of one search: what a person can choose from.
+pub const LAN_COORDINATORS_MAX: usize = 32;
+/// Answers per second on one local network, about 300 bytes each: what a laboratory that is switched on asks.
+pub const LAN_ANSWERS_PER_SECOND: u64 = 50;
+/// Longest message of service discovery that is read: what one packet of an Ethernet carries.
+pub const LAN_MESSAGE_BYTES_MAX: usize = 1472;
+/// Records of one such message that are looked at.
+pub const LAN_RECORDS_MAX: usize = 64;
+/// How long the DHT is searched for a coordinator: nodes that are silent cost seconds each time.
+pub const DHT_SEARCH_MAX: Duration = Duration::from_secs(20);
+/// Longest note that nodes of the DHT take (BEP 44).
+pub const DHT_NOTE_BYTES_MAX: usize = 1000;
+/// Peers in one note: what fits into it.
+pub const DHT_ENTRIES_MAX: usize = 20;
+/// Addresses of one peer in a note.
+pub const DHT_ADDRESSES_MAX: usize = 8;
 /// Length of a relay's URL: a host name and a path.
 pub const RELAY_URL_BYTES_MAX: usize = 512;
 /// Length of a ticket's text: 16 IPv6 addresses and the longest URL fit.

@@ -12,6 +12,8 @@
 //! | [`identity`] | the key, in a file; signatures; key ⇄ name |
 //! | [`address`] | a peer and the ways to it |
 //! | [`endpoint`] | the socket, its port across restarts, connecting |
+//! | `dht` | a coordinator found by its key alone; with the feature of that name |
+//! | [`lan`] | coordinators on the local network: announced, and found |
 //! | [`reach`] | relay or not, and who may learn where this peer is |
 //! | [`relay`] | carrying the packets of peers that can't reach each other |
 //! | [`ticket`] | the string that one pastes to join |
@@ -47,10 +49,13 @@ pub mod blobs;
 pub mod bucket;
 mod clock;
 pub mod connections;
+#[cfg(feature = "dht")]
+pub mod dht;
 pub mod endpoint;
 pub mod faults;
 pub mod files;
 pub mod identity;
+pub mod lan;
 mod port;
 pub mod reach;
 pub mod relay;

@@ -51,6 +51,7 @@ pub(crate) enum CoordinatorCommand {
         admits workers: talka coordinator ticket --worker.\n\n\
         Behind a router, with a relay that all can reach (see: talka relay start --help):\n  \
         talka coordinator start --relay https://relay.example.org\n\n\
+        For a laboratory or a home, where workers then need no ticket:\n  talka coordinator start --lan\n\n\
         With --json: one line {\"ticket\", \"peer\", \"http\"} when it is ready to serve."
     )]
     Start(StartFlags),
@@ -85,6 +86,12 @@ pub(crate) struct StartFlags {
     /// [default: disabled].
     #[arg(long, value_name = "RELAY", env = "TALKA_RELAY")]
     relay: Option<String>,
+    /// Let volunteers on the local network find this coordinator: talka worker start, without a ticket.
+    #[arg(long, env = "TALKA_LAN", value_parser = FalseyValueParser::new())]
+    lan: bool,
+    #[cfg(feature = "dht")]
+    #[command(flatten)]
+    dht: super::dht::PublishFlags,
     /// Serve gRPC, JSON and the web page on this address (TCP) [default: off].
     #[arg(long, value_name = "ADDRESS", env = "TALKA_HTTP")]
     http: Option<String>,
@@ -224,6 +231,9 @@ impl TryFrom<StartFlags> for CoordinatorConfig {
             data_dir: paths::data_dir(flags.data_dir, "coordinator")?,
             bind,
             relay,
+            lan: flags.lan,
+            #[cfg(feature = "dht")]
+            dht: flags.dht.nodes(),
             http,
             tls,
             reconnect_grace: grace.0,

@@ -10,6 +10,8 @@ mod completions;
 mod coordinator;
 mod credit;
 mod demo;
+#[cfg(feature = "dht")]
+mod dht;
 mod doctor;
 mod job;
 mod peer;

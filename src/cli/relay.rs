@@ -25,11 +25,12 @@ use crate::{error::Failure, output::Out, problems::Problems, shutdown};
 pub(crate) enum RelayCommand {
     /// Carry the packets of peers that can't reach each other, until Ctrl-C.
     #[command(
-        after_help = "Examples:\n  talka relay start --listen 0.0.0.0:443 --host relay.example.org --tls-cert chain.pem --tls-key key.pem\n  \
-        talka relay start --listen 192.168.1.2:3340 --token A-LONG-SECRET\n\n\
-        Prints the URL for: talka coordinator start --relay URL. Packets are encrypted from peer to peer: a relay sees\n\
-        who talks to whom and how much, nothing else. With a certificate it also helps peers behind routers to find\n\
-        a direct way (UDP port 7842).\n\
+        after_help = "Examples:\n  talka relay start --listen 192.168.1.2:3340 --token A-LONG-SECRET\n  \
+        talka relay start --listen 0.0.0.0:443 --host relay.example.org \\\n    \
+        --tls-cert chain.pem --tls-key key.pem\n\n\
+        Prints the URL for: talka coordinator start --relay URL\n\
+        Packets are encrypted from peer to peer: a relay sees who talks to whom and how much.\n\
+        With a certificate it also helps peers behind routers to find a direct way (UDP port 7842).\n\
         With --json: one line {\"url\"} when it serves."
     )]
     Start(StartFlags),

@@ -8,7 +8,7 @@ use anyhow::Context;
 use clap::{Args, Subcommand, builder::FalseyValueParser};
 use serde::Serialize;
 use talka_core::{duty::CpuPercent, ids::PeerId, ledger::Names, limits, quantities::Bytes};
-use talka_peer::endpoint::Relay;
+use talka_peer::{endpoint::Relay, ticket::Ticket};
 use talka_worker::{
     Bandwidth, WorkerConfig, WorkerError,
     control::ControlError,
@@ -21,6 +21,7 @@ use crate::{
     client,
     error::{Code, Failure},
     find,
+    lan::{self, Lan},
     output::Out,
     paths,
     problems::Problems,
@@ -32,7 +33,8 @@ use crate::{
 pub(crate) enum WorkerCommand {
     /// Donate this machine's spare time: work until Ctrl-C.
     #[command(after_help = "Examples:\n  talka worker start --ticket TICKET --cpus 2\n  \
-        talka worker start --ticket TICKET --private\n\n\
+        talka worker start --ticket TICKET --private\n  \
+        talka worker start                                  looks for a coordinator here and on the local network\n\n\
         Programs of strangers run in a sandbox: they can't read, write or connect to anything here.\n\
         With --json: one line {\"peer\"} when the coordinator has welcomed this worker.")]
     Start(Box<StartFlags>),
@@ -62,9 +64,16 @@ pub(crate) enum WorkerCommand {
 /// `talka worker start`.
 #[derive(Debug, Default, Args)]
 pub(crate) struct StartFlags {
-    /// The coordinator's ticket. Default: the coordinator that runs on this machine.
+    /// The coordinator's ticket. Default: the coordinator that runs on this machine, or one on the local network.
     #[arg(long, value_name = "TICKET", env = "TALKA_TICKET", hide_env_values = true)]
     ticket: Option<String>,
+    /// Without a ticket: ask (look for coordinators on the local network, and ask before working for one), off, or the
+    /// key of one there [default: ask].
+    #[arg(long, value_name = "WHICH", env = "TALKA_LAN", conflicts_with = "ticket")]
+    lan: Option<String>,
+    #[cfg(feature = "dht")]
+    #[command(flatten)]
+    dht: super::dht::FindFlags,
     /// Where this worker's key and blobs are [default: ~/.local/share/talka/worker].
     #[arg(long, value_name = "DIR", env = "TALKA_DATA_DIR")]
     data_dir: Option<PathBuf>,
@@ -128,6 +137,9 @@ struct Donation {
     memory: Option<Bytes>,
     disk: Bytes,
     bind: Option<SocketAddr>,
+    lan: Lan,
+    #[cfg(feature = "dht")]
+    dht: super::dht::Search,
     /// That of the ticket unless set.
     relay: Option<Relay>,
     private: bool,
@@ -176,6 +188,14 @@ impl TryFrom<StartFlags> for Donation {
             problems.add(format!("--disk must be at least {}", Bytes::new(limits::DISK_BYTES_MIN)));
         }
         let bind = problems.optional("--bind", flags.bind.as_deref());
+        #[cfg(feature = "dht")]
+        let dht = flags.dht.search(&mut problems);
+        let lan = problems.parsed("--lan", flags.lan.as_deref(), Lan::default());
+        if flags.private && matches!(lan, Lan::Key(_)) {
+            problems.add(
+                "--private and --lan: a question to the local network would show who asks; give --ticket",
+            );
+        }
         let relay = problems.optional("--relay", flags.relay.as_deref());
         let upload = problems.rate("--upload-limit", flags.upload_limit.as_deref());
         let download = problems.rate("--download-limit", flags.download_limit.as_deref());
@@ -202,6 +222,9 @@ impl TryFrom<StartFlags> for Donation {
             memory,
             disk,
             bind,
+            lan,
+            #[cfg(feature = "dht")]
+            dht,
             relay,
             private,
             bandwidth,
@@ -222,13 +245,24 @@ async fn start(flags: StartFlags, out: Out) -> anyhow::Result<()> {
         memory,
         disk,
         bind,
+        lan,
+        #[cfg(feature = "dht")]
+        dht,
         relay,
         private,
         bandwidth,
         trust,
         names,
     } = flags.try_into()?;
-    let ticket = client::parse_ticket(&find::coordinator(&coordinator)?)?;
+    let lan = if private { Lan::Off } else { lan };
+    #[cfg(feature = "dht")]
+    let from_dht = dht.ticket(bind).await?;
+    #[cfg(not(feature = "dht"))]
+    let from_dht = None;
+    let ticket = match from_dht {
+        Some(ticket) => ticket,
+        None => ticket_of(&coordinator, lan, bind, out).await?,
+    };
     let relay = relay.unwrap_or_else(|| ticket.coordinator.relay.clone().into());
     let executable = paths::own_executable().context("cannot find this program's own file")?;
     paths::create_private(&data_dir)
@@ -271,6 +305,24 @@ async fn start(flags: StartFlags, out: Out) -> anyhow::Result<()> {
     }
 }
 
+/// The ticket that was given, that of the coordinator here, or one for a coordinator on the local network.
+async fn ticket_of(
+    flags: &CoordinatorFlags,
+    lan: Lan,
+    bind: Option<SocketAddr>,
+    out: Out,
+) -> anyhow::Result<Ticket> {
+    let found = match lan {
+        Lan::Key(_) => None,
+        Lan::Ask | Lan::Off => Some(find::coordinator(flags)),
+    };
+    match found {
+        Some(Ok(found)) => Ok(client::parse_ticket(&found)?),
+        Some(Err(error)) if lan == Lan::Off || Failure::code_of(&error) != Code::NoCoordinator => Err(error),
+        _ => lan::coordinator(lan, bind, out).await,
+    }
+}
+
 fn announce(peer: PeerId, out: Out) -> anyhow::Result<()> {
     if out.is_json() {
         return out.json(&ReadyView { peer: peer.to_string() });
@@ -298,6 +350,9 @@ mod tests {
             memory: None,
             disk: Bytes::new(20 << 30),
             bind: None,
+            lan: Lan::Ask,
+            #[cfg(feature = "dht")]
+            dht: super::super::dht::Search::default(),
             relay: None,
             private: false,
             bandwidth: Bandwidth::default(),
@@ -315,6 +370,7 @@ mod tests {
             memory: Some("1KiB".into()),
             disk: Some("1MiB".into()),
             bind: Some("7118".into()),
+            lan: Some("somewhere".into()),
             relay: Some("relay.example.org".into()),
             upload_limit: Some("1KiB".into()),
             download_limit: Some("fast".into()),
@@ -330,6 +386,7 @@ mod tests {
             "--memory must be",
             "--disk must be at least 16.0 MiB",
             "--bind 7118: ",
+            "--lan somewhere: ",
             "--relay relay.example.org: ",
             "--upload-limit must",
             "--download-limit fast: ",

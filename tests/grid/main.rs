@@ -23,6 +23,7 @@
 //! | [`local`] | `talka run` against known answers |
 //! | [`http`] | the TCP side of a coordinator |
 //! | [`demo`] | `talka demo` |
+//! | [`lan`] | coordinators that are found on the local network |
 //! | [`relay`] | peers that can't be dialed, and peers that don't want to be seen |
 //! | [`bench`] | `talka bench` |
 
@@ -36,6 +37,7 @@ mod harness;
 mod http;
 mod impostor;
 mod jobs;
+mod lan;
 mod ledger;
 mod local;
 mod long;

@@ -14,11 +14,11 @@ use talka_proto::wire::{self, peers_client::PeersClient};
 use crate::harness::{Grid, LONG, Relay, Server, number, sample, text, until};
 
 /// A dataset of some pieces, so that workers exchange them.
-const DATA_BYTES: usize = 3 << 20;
+const DATA_BYTES: u32 = 3 << 20;
 
 /// Submits two tasks that three workers must agree on, with a dataset; returns the job and the dataset's hash.
 fn submit(grid: &Grid) -> (u64, blake3::Hash) {
-    let data: Vec<u8> = (0..DATA_BYTES / 4).flat_map(|number| (number as u32).to_le_bytes()).collect();
+    let data: Vec<u8> = (0..DATA_BYTES / 4).flat_map(u32::to_le_bytes).collect();
     let flag = format!("table={}", grid.file("table", &data).display());
     let module = sample("primes");
     let args = ["submit", &module, "--array", "0-1", "--quorum", "3", "--data", &flag, "--", "1000"];

@@ -223,9 +223,9 @@ pub async fn run(
     let connections = ConnectionLimits::default();
     let serving = Serving { upload: config.bandwidth.upload, is_source: false };
     // Whoever serves nobody is named to nobody.
-    let serves = !config.bandwidth.metered && !matches!(endpoint.privacy(), Privacy::Only(_));
-    let presence = Presence::of(&endpoint, &config.ticket.coordinator, serves);
-    let server = if serves {
+    let for_others = !config.bandwidth.metered && !matches!(endpoint.privacy(), Privacy::Only(_));
+    let presence = Presence::of(&endpoint, &config.ticket.coordinator, for_others);
+    let server = if for_others {
         BlobServer::with(&blobs, AdmitAll, serving, connections.clone())
     } else {
         let only = Only(config.ticket.coordinator.peer);

@@ -125,7 +125,7 @@ mod tests {
         };
         let ways = |others, addresses: &[&str], by_relay| {
             let addresses = addresses.iter().map(ToString::to_string).collect();
-            let named = wire::Provider { peer: Default::default(), addresses, by_relay };
+            let named = wire::Provider { peer: Vec::new().into(), addresses, by_relay };
             let provider = Presence { others, ..Presence::default() }.provider(PEER, &named, &coordinator);
             provider.map(|it| (it.address().direct.len(), it.address().relay.is_some()))
         };

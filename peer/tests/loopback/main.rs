@@ -5,6 +5,7 @@ mod endpoints;
 mod evil;
 mod exchange;
 mod hostile;
+mod lan;
 mod peers;
 mod relay;
 mod rpc;

@@ -74,16 +74,16 @@ impl Mirror {
 
 async fn exchange(connection: &Connection) {
     let (mut send, mut receive) = connection.open_bi().await.expect("open");
-    let sent = noise(SENT_BYTES);
+    let payload = noise(SENT_BYTES);
     let (written, back) = tokio::join!(
         async {
-            send.write_all(&sent).await.expect("open");
+            send.write_all(&payload).await.expect("open");
             send.finish().expect("open");
         },
         receive.read_to_end(usize::try_from(SENT_BYTES).expect("small"))
     );
     let () = written;
-    assert_eq!(back.expect("all of it"), sent);
+    assert_eq!(back.expect("all of it"), payload);
 }
 
 /// Whether the other side is seen at an address of its own.

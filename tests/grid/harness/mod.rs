@@ -110,6 +110,14 @@ impl Grid {
         self.worker_in(self.path(&format!("worker-{number}")), number, flags)
     }
 
+    /// One more worker, which was told of no coordinator.
+    pub(crate) fn start_worker_without_ticket(&mut self, flags: &[&str]) -> Server {
+        let dir = self.worker_dir();
+        let args = ["worker", "start", "--cpus", "1", "--bind", "127.0.0.1:0"];
+        let talka = self.talka(args).arg("--data-dir").arg(dir).args(flags);
+        Server::start(talka, &format!("worker-{}", self.workers))
+    }
+
     fn worker_in(&self, dir: PathBuf, number: usize, flags: &[&str]) -> Server {
         Server::start(self.worker_command(dir, flags), &format!("worker-{number}"))
     }
