@@ -123,6 +123,6 @@ mod tests {
         }
         drop(sent);
         let (mut writer, _) = PartsWriter::new(parts);
-        writer.send(&[0; limits::FETCH_PART_BYTES]).await.expect_err("nobody reads");
+        writer.send_bytes(Bytes::from(vec![0; limits::FETCH_PART_BYTES])).await.expect_err("nobody reads");
     }
 }

@@ -68,8 +68,14 @@ impl Both {
         let serving = tokio::spawn(async move {
             exchange.serve(connections, streams, CancellationToken::new()).await.expect("it serves");
         });
-        let _serving = AbortOnDropHandle::new(serving);
-        Self { endpoint, store, swarm, second, router: router.spawn(), _serving }
+        Self {
+            endpoint,
+            store,
+            swarm,
+            second,
+            router: router.spawn(),
+            _serving: AbortOnDropHandle::new(serving),
+        }
     }
 
     pub(crate) fn provider(&self) -> Provider {

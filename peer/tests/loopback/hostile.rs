@@ -91,10 +91,10 @@ async fn half_requests_and_readers_that_do_not_read_keep_nobody_waiting() {
         let attacker = endpoint().await;
         let connection = attacker.connect(&address, talka_peer::blobs::ALPN).await.expect("connected");
         for _ in 0..8 {
-            let (mut send, receive) = connection.open_bi().await.expect("a stream");
+            let (mut question, answer) = connection.open_bi().await.expect("a stream");
             // The first byte of a request for bytes, and never the next one.
-            send.write_all(&[0]).await.expect("sent");
-            kept.push((send, receive));
+            question.write_all(&[0]).await.expect("sent");
+            kept.push((question, answer));
         }
         let channel = rpc::channel(attacker.clone(), address.clone());
         let mut client = wire::exchange_client::ExchangeClient::new(channel);
@@ -218,8 +218,13 @@ impl Liar {
             server.serve_peers(streams, CancellationToken::new()).await.expect("it serves");
         });
         let provider = Provider::from(endpoint.address());
-        let _serving = AbortOnDropHandle::new(serving);
-        Self { provider, named, _endpoint: endpoint, _router: router, _serving }
+        Self {
+            provider,
+            named,
+            _endpoint: endpoint,
+            _router: router,
+            _serving: AbortOnDropHandle::new(serving),
+        }
     }
 }
 

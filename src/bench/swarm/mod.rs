@@ -100,7 +100,7 @@ pub(crate) async fn run(config: SwarmConfig, out: Out) -> anyhow::Result<ExitCod
 }
 
 /// What came of one run.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 struct Measured {
     wall_secs: f64,
     seed_upload_ratio: f64,
