@@ -129,15 +129,15 @@ impl Submissions {
         };
         let submission = Box::new(Submission { request, submitter, spec, signature: Some(signature) });
         let submit = context.reactor.call(|reply| Event::Submit { submission, inputs, reply });
-        let submitted = if is_settled {
+        let taken = if is_settled {
             // Another job's tag holds each of them already, so this one's need not be on the disk before the job is: a
             // restart sets it again.
-            let (kept, submitted) = tokio::join!(self.keep(&needed, &tag), submit);
-            kept.and(submitted.map_err(Status::from))?
+            let (kept, taken) = tokio::join!(self.keep(&needed, &tag), submit);
+            kept.and(taken.map_err(Status::from))?
         } else {
             submit.await?
         };
-        let job = submitted.map_err(|refusal| refused(&refusal))?;
+        let job = taken.map_err(|refusal| refused(&refusal))?;
         self.note_settled(&needed);
         Ok(job)
     }

@@ -198,9 +198,9 @@ pub const INVITES_MAX: usize = 1000;
 /// Peers that may come with one invite.
 pub const INVITE_USES_MAX: u32 = 10_000;
 /// How long an invite may be of use unless somebody says otherwise.
-pub const INVITE_TIME_DEFAULT: Duration = Duration::from_secs(7 * 86_400);
+pub const INVITE_TIME_DEFAULT: Duration = Duration::from_hours(7 * 24);
 /// How long an invite may be of use at most: a year, after which nobody remembers who has it.
-pub const INVITE_TIME_MAX: Duration = Duration::from_secs(366 * 86_400);
+pub const INVITE_TIME_MAX: Duration = Duration::from_hours(366 * 24);
 /// Peers that are not here that a list names because their coordinator's owner has said something of them.
 pub const ADMISSIONS_LISTED_MAX: usize = 1000;
 /// Jobs in a row that may go before an older one of the same submitter and priority because the worker has their

@@ -226,7 +226,7 @@ impl World<'_> {
         let leaves = self.happens(0.3);
         let checkpoints = self.checkpoints(number);
         // Now and then, without another draw.
-        let disk_is_lost = life % 3 == 0;
+        let disk_is_lost = life.is_multiple_of(3);
         self.note(format_args!("worker {number} ends, politely: {leaves}, with its disk: {disk_is_lost}"));
         let link = self.volunteers[number].link.take();
         if let Some(link) = link {

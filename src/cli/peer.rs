@@ -101,12 +101,11 @@ impl AdmitFlags {
     }
 
     async fn say(&self, client: &Client, admission: Admission) -> anyhow::Result<PeerId> {
-        let peer = match self.peer.parse::<PeerId>() {
-            Ok(peer) => peer,
-            Err(_) => {
-                let known = client::unary(client.peers().list(wire::ListPeersRequest {})).await?.peers;
-                peer_text(&find(&known, &self.peer)?.peer).parse()?
-            }
+        let peer = if let Ok(peer) = self.peer.parse::<PeerId>() {
+            peer
+        } else {
+            let known = client::unary(client.peers().list(wire::ListPeersRequest {})).await?.peers;
+            peer_text(&find(&known, &self.peer)?.peer).parse()?
         };
         let request = wire::AdmitRequest {
             peer: peer.as_bytes().to_vec().into(),

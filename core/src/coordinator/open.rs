@@ -11,6 +11,8 @@ use super::task::Task;
 
 /// Tasks of one block, at most: as many as a word has bits.
 const BLOCK_TASKS: u64 = 64;
+/// The same, for what lies in memory.
+const PLACES: usize = 64;
 
 /// See the [module](self).
 #[derive(Debug, Default)]
@@ -25,14 +27,14 @@ struct Block {
     /// Which of them are here.
     present: u64,
     /// Where each of those is in `tasks`.
-    places: [u8; BLOCK_TASKS as usize],
+    places: [u8; PLACES],
     /// Those, with their offsets in the block, in any order.
     tasks: Vec<(u8, Task)>,
 }
 
 impl Default for Block {
     fn default() -> Self {
-        Self { present: 0, places: [0; BLOCK_TASKS as usize], tasks: Vec::new() }
+        Self { present: 0, places: [0; PLACES], tasks: Vec::new() }
     }
 }
 

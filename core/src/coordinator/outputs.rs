@@ -12,7 +12,7 @@ use super::{
     Coordinator, FinalOutput, PendingOutput, PendingReport, PendingRow, ToWorker,
     effects::Effects,
     reports::{fetch_of, members},
-    task::AttemptState,
+    task::{AttemptState, Task},
 };
 use crate::{
     ids::{AttemptId, JobId, PeerNo, TaskId},
@@ -118,7 +118,7 @@ impl Coordinator {
         for id in waiting {
             let job = self.jobs.get(&id.job);
             let task = job.and_then(|job| job.open.get(&id.index));
-            let number = task.into_iter().flat_map(|task| task.reported()).find_map(|(attempt, reported)| {
+            let number = task.into_iter().flat_map(Task::reported).find_map(|(attempt, reported)| {
                 let kept = matches!(reported.output, PendingOutput::Remote(_)) && attempt.peer == peer;
                 kept.then_some(attempt.number)
             });

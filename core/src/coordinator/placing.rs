@@ -158,7 +158,7 @@ impl Trust {
                 more <= task.live() + 1 && !others.any(|attempt| self.is_established(attempt.peer))
             }
             Policy::Quorum(_) | Policy::Adaptive { .. } => false,
-            policy => self.would_want_established(policy, job, index, task),
+            policy @ Policy::ErrorRate { .. } => self.would_want_established(policy, job, index, task),
         }
     }
 

@@ -243,10 +243,10 @@ impl Coordinator {
         }
         let lost = task.no_results().filter(|reason| *reason == NoResult::OutputLost).count();
         let no_results = task.no_results().count() - lost;
-        let last = task.no_results().last();
+        let latest = task.no_results().last();
         let reported = task.reported().count();
         let hopeless = no_results >= limits::NO_RESULTS_MAX as usize || lost >= limits::OUTPUTS_LOST_MAX;
-        if let Some(reason) = last.filter(|_| hopeless) {
+        if let Some(reason) = latest.filter(|_| hopeless) {
             self.finalize(now, id, Ending::without_result(TaskVerdict::NoResult(reason)), fx);
         } else if reported >= job.votes_max() {
             // Nobody is known to be wrong, and nobody gets anything.

@@ -187,7 +187,9 @@ pub(super) fn problems(conn: &Connection) -> Result<Vec<String>, StoreError> {
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
         let checked = stored(row, 0, 1).and_then(|(_, receipts)| {
-            blocks_of(&receipts).into_iter().for_each(|block| *by_block.entry(block).or_default() += 1);
+            for block in blocks_of(&receipts) {
+                *by_block.entry(block).or_default() += 1;
+            }
             receipts.iter().try_for_each(|receipt| full(conn, receipt).map(drop))
         });
         match checked {

@@ -288,7 +288,7 @@ fn a_coordinator_lets_in_whom_its_owner_wants() {
     ] {
         let mut grid = Grid::default();
         grid.coordinator = Coordinator::new(Config { admit, ..Config::default() });
-        let row = InviteRow { uses: 2, expires: grid.now + Duration::from_secs(60) };
+        let row = InviteRow { uses: 2, expires: grid.now + Duration::from_mins(1) };
         grid.event(|coordinator, now, fx| coordinator.on_invite(now, invite, row, fx)).expect("room");
         grid.says(D, Admission::Approved);
         assert_eq!(grid.admit(A, from("192.0.2.1")), stranger, "{admit:?}");
@@ -303,7 +303,7 @@ fn a_coordinator_lets_in_whom_its_owner_wants() {
 #[test]
 fn open_invites_are_bounded_and_old_ones_make_room() {
     let mut grid = Grid::default();
-    let expires = grid.now + Duration::from_secs(60);
+    let expires = grid.now + Duration::from_mins(1);
     let invite = |grid: &mut Grid, number: usize| {
         let invite = InviteId::of(&number.to_le_bytes());
         let row = InviteRow { uses: u32::MAX, expires };
@@ -315,8 +315,8 @@ fn open_invites_are_bounded_and_old_ones_make_room() {
     let refused = Err(Refusal::TooManyInvites(limits::INVITES_MAX));
     assert_eq!(invite(&mut grid, limits::INVITES_MAX), refused);
     assert!(grid.store.invites.values().all(|row| row.uses == limits::INVITE_USES_MAX));
-    grid.passes(Duration::from_secs(60));
-    let row = InviteRow { uses: 1, expires: grid.now + Duration::from_secs(60) };
+    grid.passes(Duration::from_mins(1));
+    let row = InviteRow { uses: 1, expires: grid.now + Duration::from_mins(1) };
     let id = InviteId::of(b"new");
     grid.event(|coordinator, now, fx| coordinator.on_invite(now, id, row, fx)).expect("room again");
     assert_eq!(grid.store.invites.len(), 1);
@@ -326,7 +326,7 @@ fn open_invites_are_bounded_and_old_ones_make_room() {
 fn an_invite_makes_a_worker_known_as_often_as_it_says_and_as_long() {
     let mut grid = Grid::default();
     let invite = InviteId::of(b"token");
-    let row = InviteRow { uses: 1, expires: grid.now + Duration::from_secs(60) };
+    let row = InviteRow { uses: 1, expires: grid.now + Duration::from_mins(1) };
     grid.event(|coordinator, now, fx| coordinator.on_invite(now, invite, row, fx)).expect("an invite");
     let with = |address| Origin { invite: Some(invite), ..from(address) };
     grid.submit(job(1000).quorum(1));
