@@ -325,7 +325,8 @@ pub const TRUSTED_KEYS_MAX: usize = 256;
 pub const RECEIPTS_PER_TASK_MAX: usize = 64;
 /// A receipt file: a job's specification, a few signatures and paths.
 pub const RECEIPT_FILE_BYTES_MAX: u64 = 4 << 20;
-/// Receipts that a coordinator keeps, some 45 bytes each; older ones go. What they vouch for can be executed again.
+/// Receipts that a coordinator keeps: less than a byte each that says what its task became final with, some 38 another
+/// one. Older ones go; what they vouch for can be executed again.
 pub const RECEIPTS_KEPT: u64 = 1 << 20;
 
 // ---- Network ----

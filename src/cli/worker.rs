@@ -384,7 +384,7 @@ mod tests {
             "--cpus must be 1 to ",
             "--cpu-percent 0: ",
             "--memory must be",
-            "--disk must be at least 16.0 MiB",
+            "--disk must be at least 16 MiB",
             "--bind 7118: ",
             "--lan somewhere: ",
             "--relay relay.example.org: ",

@@ -14,7 +14,8 @@ fn totals(rows: &Value, field: &str) -> Vec<(String, String)> {
 
 #[test]
 fn credit_is_recomputed_from_an_exported_ledger_and_a_task_is_executed_again() {
-    let mut grid = Grid::start();
+    // Both workers are one owner's.
+    let mut grid = Grid::start_with(&["--apart", "peers"]);
     let _workers = [
         grid.start_worker_with(&["--owner", "Ada", "--team", "Žemė"]),
         grid.start_worker_with(&["--owner", "Ada"]),

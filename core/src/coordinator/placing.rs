@@ -11,6 +11,8 @@
 //! one network together, until they are established or somebody vouches for them: an invite, the coordinator's own token,
 //! or its owner.
 
+use std::num::NonZeroU32;
+
 use super::{
     again::Exclusion,
     job::Job,
@@ -185,17 +187,24 @@ impl Trust {
         self.is_elsewhere(job, &exclusion)
     }
 
-    /// Whether newcomers agree on this against somebody who is none, and another one who is none could be had.
-    pub(super) fn is_contested(&self, job: &Job, task: &Task, agreed: Agreed) -> bool {
-        let mut against = false;
-        for (attempt, reported) in self.votes(task).filter(|(attempt, _)| self.is_established(attempt.peer)) {
-            debug_assert!(matches!(attempt.state, AttemptState::Reported(_)));
-            if agreed.includes(reported.vote()) {
-                return false;
-            }
-            against = true;
+    /// What the first quorum that agreed is worth. Where newcomers agreed against somebody who is none, a quorum of others
+    /// decides if it has an established worker in it; until it comes together another one is asked, as long as one
+    /// could be had.
+    pub(super) fn look_again(&self, job: &Job, task: &Task, quorum: NonZeroU32, agreed: Agreed) -> Verdict {
+        let established = |attempt: &Attempt| self.is_established(attempt.peer);
+        let mut known = self.votes(task).filter(|(attempt, _)| established(attempt)).peekable();
+        let none_voted = known.peek().is_none();
+        if none_voted || known.any(|(_, reported)| agreed.includes(reported.vote())) {
+            return Verdict::Agreed(agreed);
         }
-        against && self.is_elsewhere_than(job, task)
+        let others =
+            self.votes(task).map(|(_, reported)| reported.vote()).filter(|vote| !agreed.includes(*vote));
+        if let Verdict::Agreed(other) = validation::judge(votes_needed(quorum), others)
+            && self.votes(task).any(|(attempt, said)| established(attempt) && other.includes(said.vote()))
+        {
+            return Verdict::Agreed(other);
+        }
+        if self.is_elsewhere_than(job, task) { Verdict::Wait { more: 1 } } else { Verdict::Agreed(agreed) }
     }
 
     /// The votes on a task that count.

@@ -200,8 +200,8 @@ impl Trust {
         let Policy::Quorum(quorum) = policy else { return self.weigh(policy, job, index, task, None).0 };
         let votes = self.votes(task).map(|(_, reported)| reported.vote());
         match validation::judge(votes_needed(quorum), votes) {
-            Verdict::Agreed(agreed) if self.is_contested(job, task, agreed) => Verdict::Wait { more: 1 },
-            verdict => verdict,
+            Verdict::Agreed(agreed) => self.look_again(job, task, quorum, agreed),
+            verdict @ Verdict::Wait { .. } => verdict,
         }
     }
 

@@ -104,7 +104,7 @@ impl Acquaintances {
 /// Whether an address that somebody named may be one of a peer.
 pub fn is_worth_a_dial(address: &SocketAddr) -> bool {
     let ip = address.ip().to_canonical();
-    let is_broadcast = matches!(ip, std::net::IpAddr::V4(v4) if v4.is_broadcast());
+    let is_broadcast = matches!(ip, core::net::IpAddr::V4(v4) if v4.is_broadcast());
     address.port() != 0 && !ip.is_unspecified() && !ip.is_multicast() && !is_broadcast
 }
 

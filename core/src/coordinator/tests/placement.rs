@@ -189,6 +189,29 @@ fn newcomers_that_agree_against_an_established_worker_need_another_one() {
 }
 
 #[test]
+fn newcomers_that_were_more_at_first_are_outvoted_by_established_workers() {
+    let mut grid = Grid::default();
+    for worker in [C, D] {
+        grid.says(worker, Admission::Approved);
+        grid.connects_from(worker, "127.0.0.1");
+    }
+    // Its only slot is taken by another job.
+    let other = grid.submit(job(200).quorum(1).on(&[C]));
+    grid.submit(job(1).quorum(2));
+    grid.worker(D).reports(0, "right");
+    for (worker, address) in [(A, "192.0.2.1"), (B, "198.51.100.1")] {
+        grid.connects_from(worker, address);
+        assert_eq!(grid.holds(worker), [0]);
+        grid.worker(worker).reports(0, "wrong");
+    }
+    grid.expect_open(0);
+    grid.cancel(other).expect("a job");
+    assert_eq!(grid.holds(C), [0]);
+    grid.worker(C).reports(0, "right");
+    grid.expect_done(0, "right", &[C, D]);
+}
+
+#[test]
 fn whoever_takes_an_owners_name_shuts_nobody_out_who_is_established() {
     let mut grid = Grid::default();
     let of_ada = |address| Origin { owner: OwnerKey::of("ada"), ..from(address) };
