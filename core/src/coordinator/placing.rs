@@ -16,7 +16,7 @@ use std::num::NonZeroU32;
 use super::{
     again::Exclusion,
     job::Job,
-    task::{Attempt, AttemptState, Reported, Task},
+    task::{Attempt, Reported, Task},
     trust::{Known, Trust, votes_needed},
 };
 use crate::{
