@@ -103,8 +103,8 @@ impl Disk {
             let Some(size) = this.0.blobs.size(hash).await? else { continue };
             let blob = BlobRef { hash, size };
             // As if a job had just ended.
-            if let Ok(evicted) = this.pin_in_memory(&[blob]) {
-                untag(&this.0.blobs, evicted).await?;
+            if let Ok((untagged, _)) = this.pin_in_memory(&[blob]) {
+                untag(&this.0.blobs, untagged).await?;
                 this.unpin(&[blob]).await?;
             }
         }
@@ -116,15 +116,15 @@ impl Disk {
     /// all of them.
     pub(crate) async fn pin(&self, prefix: &str, blobs: &[BlobRef]) -> Result<Pinned, PinError> {
         let turn = self.0.turn.lock().await;
-        let evicted = self.pin_in_memory(blobs)?;
+        let (untagged, evicted) = self.pin_in_memory(blobs)?;
         // From here on it is undone by being dropped, whatever happens.
         let pinned = Pinned { disk: self.clone(), prefix: prefix.to_owned(), blobs: blobs.to_owned() };
         for (number, blob) in blobs.iter().enumerate() {
             self.0.blobs.tag(&format!("{prefix}{number}"), blob.hash).await?;
         }
-        if !evicted.is_empty() {
-            tracing::debug!(blobs = evicted.len(), "blobs that nobody needs make room");
-            untag(&self.0.blobs, evicted).await?;
+        untag(&self.0.blobs, untagged).await?;
+        if evicted > 0 {
+            tracing::debug!(blobs = evicted, "blobs that nobody needs make room");
             self.0.blobs.collect().await;
         }
         drop(turn);
@@ -141,12 +141,13 @@ impl Disk {
         &self.0.blobs
     }
 
-    /// Pins blobs, and tells the tags of those that have to go.
-    fn pin_in_memory(&self, blobs: &[BlobRef]) -> Result<Vec<String>, NoRoom> {
+    /// Pins blobs, and tells the tags that are not needed any more, and how many blobs have to go.
+    fn pin_in_memory(&self, blobs: &[BlobRef]) -> Result<(Vec<String>, usize), NoRoom> {
         let mut state = self.state();
-        let mut gone = state.room.pin(blobs)?;
-        gone.extend(blobs.iter().map(|blob| blob.hash));
-        Ok(gone.iter().filter_map(|hash| state.cached.remove(hash)).collect())
+        let mut uncached = state.room.pin(blobs)?;
+        let evicted = uncached.len();
+        uncached.extend(blobs.iter().map(|blob| blob.hash));
+        Ok((uncached.iter().filter_map(|hash| state.cached.remove(hash)).collect(), evicted))
     }
 
     /// What nobody needs any more is cache, if all of it is here.
