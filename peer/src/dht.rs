@@ -132,10 +132,10 @@ fn signed(identity: &Identity, value: &[u8]) -> MutableItem {
 /// Looks up where a coordinator is, for at most [`limits::DHT_SEARCH_MAX`]. `from` is the address to ask from.
 pub async fn find(coordinator: PeerId, nodes: &Nodes, from: IpAddr) -> Result<PeerAddr, DhtError> {
     let dht = nodes.join(from)?;
-    let mut notes = dht.get_mutable(coordinator.as_bytes(), Some(SALT), None);
+    let mut found = dht.get_mutable(coordinator.as_bytes(), Some(SALT), None);
     let mut newest: Option<MutableItem> = None;
     let looking = async {
-        while let Some(note) = notes.next().await {
+        while let Some(note) = found.next().await {
             if newest.as_ref().is_none_or(|known| known.seq() < note.seq()) {
                 newest = Some(note);
             }

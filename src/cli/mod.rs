@@ -178,7 +178,7 @@ impl Command {
     async fn run(self, out: Out) -> anyhow::Result<ExitCode> {
         match self {
             Self::Demo(flags) => flags.run(out).await,
-            Self::Coordinator(command) => command.run(out).await,
+            Self::Coordinator(command) => Box::pin(command.run(out)).await,
             Self::Worker(command) => command.run(out).await,
             Self::Submit(flags) => flags.run(out).await,
             Self::Job(command) => command.run(out).await,

@@ -95,12 +95,11 @@ impl Coordinator {
         let untried = |index| (index, Task { last_number, ..Task::default() });
         job.open = snapshot.open.into_iter().map(untried).collect();
         let policy = job.policy();
-        let touched: BTreeSet<u64> = snapshot
-            .pending
-            .iter()
-            .map(|(attempt, _)| attempt.task.index)
-            .chain(snapshot.leases.iter().flat_map(|lease| lease.items.iter().map(|item| item.index)))
-            .collect();
+        let pending = snapshot.pending.iter().map(|(attempt, _)| attempt.task.index);
+        let leased = snapshot.leases.iter().flat_map(|lease| lease.items.iter().map(|item| item.index));
+        // Of millions of open tasks mostly none is checked.
+        let is_needed = !snapshot.provisional.is_empty();
+        let touched: BTreeSet<u64> = pending.chain(leased).filter(|_| is_needed).collect();
         for (attempt, row) in snapshot.provisional {
             let index = attempt.task.index;
             let ordinal = self.trust.ordinal(policy, attempt.task, attempt.number, last_number);
