@@ -43,7 +43,7 @@ pub const EXCHANGE_ROWS: &[Row] = &[
     ("/talka.v1.Exchange/Fetch", Access::Peer),
 ];
 
-/// See the [module](self). Clones share what they know.
+/// What a peer answers to others over gRPC. Clones share what they know.
 #[derive(Debug, Clone)]
 pub struct ExchangeService {
     store: BlobStore,

@@ -23,7 +23,7 @@ use tokio::time::Instant;
 use super::{ChunkTransport, FetchError, Fetched, GrpcBlobs, IrohBlobs, Provider};
 use crate::{clock::Monotonic, endpoint::ConnectError};
 
-/// See the [module](self). Clones share what was found out about peers.
+/// Both transports, and which one a peer is asked by. Clones share what was found out about peers.
 #[derive(Debug, Clone)]
 pub struct Transports {
     first: IrohBlobs,
