@@ -311,6 +311,13 @@ async fn who_has_all_of_it_stays_known_by_telling() {
     );
     let unknown = BlobRef { hash: BlobHash::new([7; 32]), ..blob };
     assert!(first.second.follow(&seed.provider(), unknown).await.is_ok(), "it may come");
+
+    // Who has nothing of it any more names nobody, not even when it comes again.
+    seed.store.untag("data").await.expect("tags");
+    seed.store.collect().await;
+    first.swarm.tell(blob).await;
+    seed.store.add_bytes(bytes, "data").await.expect("added");
+    assert!(members(&seed.provider(), blob).await.is_empty());
 }
 
 /// Whom a peer names, by the wire alone.
