@@ -479,6 +479,8 @@ pub const FOLLOW_REPORTS_MIN: u64 = 1000;
 pub const RATE_LIMIT_MIN: u64 = 64 << 10;
 /// Time without a single piece after which a fetch is given up, to be tried again later.
 pub const SWARM_GIVE_UP_AFTER: Duration = Duration::from_mins(1);
+/// The same where a person waits: the dial of a peer that is gone takes half of it.
+pub const SWARM_PATIENCE_OF_A_COMMAND: Duration = Duration::from_secs(10);
 /// Members that are remembered of the exchange of one blob; of more, a peer could not speak with all anyway.
 pub const SWARM_MEMBERS_MAX: usize = 1000;
 /// Blobs of which a peer knows who exchanges them: those of all unfinished jobs, and of some more.
