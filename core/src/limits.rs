@@ -298,8 +298,9 @@ pub const PAGE_ROWS_MAX: u32 = 1000;
 pub const STORE_READERS: usize = 3;
 /// Wait for a lock of the store, or for one of its readers.
 pub const STORE_BUSY_MAX: Duration = Duration::from_secs(5);
-/// Page cache of the writing connection in KiB: the open leases and reports of a busy coordinator fit.
-pub const STORE_CACHE_KIB: i64 = 64 << 10;
+/// Page cache of the writing connection in KiB: the open leases and reports of a busy coordinator fit. A commit that
+/// has split a page looks through all of it, so a larger one is no faster.
+pub const STORE_CACHE_KIB: i64 = 16 << 10;
 /// Pages of the write-ahead log, 4 KiB each, before they are moved into the database: the longer, the more
 /// commits share a page write, and the longer the pause when it happens.
 pub const STORE_WAL_PAGES: u32 = 4000;

@@ -34,7 +34,7 @@ use talka_worker::sandbox::measure;
 pub(crate) use self::{
     dispatch::{DispatchConfig, dispatch},
     latency::latency,
-    restart::restart,
+    restart::{RestartConfig, restart},
 };
 use self::{kernels::KERNELS, report::Report};
 use crate::{output::Out, paths, progress};

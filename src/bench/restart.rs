@@ -30,6 +30,15 @@ const WORKERS: u32 = 1000;
 /// Tasks of one job that may be open.
 const JOB_OPEN_MAX: u64 = limits::OPEN_TASKS_MAX as u64;
 
+/// What a coordinator is to come back to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct RestartConfig {
+    /// Open attempts.
+    pub(crate) open: u64,
+    /// How many of them are in one lease.
+    pub(crate) per_lease: usize,
+}
+
 /// What was measured.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 struct Report {
@@ -39,10 +48,13 @@ struct Report {
 }
 
 /// Writes a store in which so many attempts are open, and starts a real coordinator on it a few times.
-pub(crate) async fn restart(open: u64, out: Out) -> anyhow::Result<ExitCode> {
+pub(crate) async fn restart(config: RestartConfig, out: Out) -> anyhow::Result<ExitCode> {
     let mut dir = TempDir::with_prefix("talka-bench-").context("cannot create a temporary directory")?;
     let store = Subject::dir_in(&dir);
-    tokio::task::spawn_blocking(move || fill(&store, open)).await.context("the store was not written")??;
+    tokio::task::spawn_blocking(move || fill(&store, config))
+        .await
+        .context("the store was not written")??;
+    let open = config.open;
     let (mut slowest, mut rss_bytes) = (Duration::ZERO, 0);
     for _ in 0..STARTS {
         let begun = Instant::now();
@@ -71,7 +83,8 @@ async fn first_answer(subject: &Subject, open: u64, begun: Instant) -> anyhow::R
     Ok(took)
 }
 
-fn fill(dir: &std::path::Path, open: u64) -> anyhow::Result<()> {
+fn fill(dir: &std::path::Path, config: RestartConfig) -> anyhow::Result<()> {
+    let RestartConfig { open, per_lease } = config;
     std::fs::create_dir_all(dir)?;
     let mut store = SqliteStore::open(dir, PeerId::new([1; 32]))?;
     let peer = |no: u32| {
@@ -84,8 +97,8 @@ fn fill(dir: &std::path::Path, open: u64) -> anyhow::Result<()> {
     for (job, first) in (1..).map(JobId::new).zip((0..open).step_by(limits::OPEN_TASKS_MAX)) {
         let tasks = JOB_OPEN_MAX.min(open - first);
         batch.jobs.push(job_row(job, tasks)?);
-        for from in (0..tasks).step_by(limits::LEASE_ITEMS_MAX) {
-            let to = tasks.min(from + limits::LEASE_ITEMS_MAX as u64);
+        for from in (0..tasks).step_by(per_lease) {
+            let to = tasks.min(from + per_lease as u64);
             let items = (from..to).map(|index| LeaseItem { index, number: 1 }).collect();
             let peer = PeerNo::new(u32::try_from(leases % u64::from(WORKERS))?);
             leases += 1;
@@ -147,7 +160,8 @@ mod tests {
     fn all_attempts_are_open_in_the_store_that_is_written() {
         let dir = tempfile::tempdir().expect("a directory");
         let open = limits::OPEN_TASKS_MAX + 1300;
-        fill(dir.path(), open as u64).expect("written");
+        let config = RestartConfig { open: open as u64, per_lease: 400 };
+        fill(dir.path(), config).expect("written");
         let mut store = SqliteStore::open(dir.path(), PeerId::new([1; 32])).expect("a store");
         let jobs = store.load().expect("readable").jobs;
         assert_eq!(jobs.iter().map(|job| job.open.len()).collect::<Vec<_>>(), [limits::OPEN_TASKS_MAX, 1300]);

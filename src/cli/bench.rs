@@ -199,7 +199,7 @@ impl BenchCommand {
             Self::SwarmPeer(flags) => bench::swarm::peer(flags.try_into()?, out).await,
             Self::Dispatch(flags) => bench::dispatch(flags.try_into()?, out).await,
             Self::Latency(flags) => bench::latency(flags.count()?, out).await,
-            Self::Restart(flags) => bench::restart(flags.open()?, out).await,
+            Self::Restart(flags) => bench::restart(flags.try_into()?, out).await,
         }
     }
 }

@@ -6,6 +6,7 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    num::NonZeroU64,
     sync::Arc,
 };
 
@@ -61,11 +62,21 @@ impl Exclusion {
     }
 }
 
+/// Which entry of a queue is meant: later ones have higher tickets. An option of it takes no more room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Ticket(NonZeroU64);
+
+impl Default for Ticket {
+    fn default() -> Self {
+        Self(NonZeroU64::MIN)
+    }
+}
+
 /// A place in the queue. It is void when the task was queued again since.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Entry {
     pub(super) index: u64,
-    pub(super) ticket: u64,
+    pub(super) ticket: Ticket,
 }
 
 /// The queue.
@@ -74,23 +85,26 @@ pub(super) struct Again {
     groups: BTreeMap<Arc<Exclusion>, VecDeque<Entry>>,
     /// The groups by the tickets of their first entries; those that exclude newcomers apart, so that these need
     /// not look at them.
-    by_age: [BTreeMap<u64, Arc<Exclusion>>; 2],
+    by_age: [BTreeMap<Ticket, Arc<Exclusion>>; 2],
     /// Entries of all groups, void ones included.
     entries: usize,
-    next_ticket: u64,
+    next_ticket: Ticket,
 }
 
 impl Again {
     /// Queues a task and returns the ticket that makes its entry valid.
-    pub(super) fn push(&mut self, exclusion: Exclusion, index: u64) -> u64 {
-        self.next_ticket += 1;
+    pub(super) fn push(&mut self, exclusion: Exclusion, index: u64) -> Ticket {
         let ticket = self.next_ticket;
-        let exclusion = Arc::new(exclusion);
-        let queue = self.groups.entry(Arc::clone(&exclusion)).or_default();
-        if queue.is_empty() {
+        self.next_ticket = Ticket(ticket.0.saturating_add(1));
+        let entry = Entry { index, ticket };
+        // No group is empty, and mostly there is one.
+        if let Some(queue) = self.groups.get_mut(&exclusion) {
+            queue.push_back(entry);
+        } else {
+            let exclusion = Arc::new(exclusion);
+            self.groups.insert(Arc::clone(&exclusion), VecDeque::from([entry]));
             self.by_age[usize::from(exclusion.newcomers)].insert(ticket, exclusion);
         }
-        queue.push_back(Entry { index, ticket });
         self.entries += 1;
         ticket
     }
@@ -113,21 +127,21 @@ impl Again {
         let first = |(group, queue): (&Arc<Exclusion>, &VecDeque<Entry>)| {
             Some((queue.front()?.ticket, group.clone()))
         };
-        let is_for_all = |(_, group): &(u64, Arc<Exclusion>)| !group.newcomers;
+        let is_for_all = |(_, group): &(Ticket, Arc<Exclusion>)| !group.newcomers;
         let (all, established) = self.groups.iter().filter_map(first).partition(is_for_all);
         self.by_age = [all, established];
         self.entries = self.groups.values().map(VecDeque::len).sum();
     }
 
     /// Groups that may not exclude `peer`, oldest first within each order.
-    fn open_to(&self, peer: &Candidate) -> &[BTreeMap<u64, Arc<Exclusion>>] {
+    fn open_to(&self, peer: &Candidate) -> &[BTreeMap<Ticket, Arc<Exclusion>>] {
         if peer.standing == Standing::Newcomer { &self.by_age[..1] } else { &self.by_age }
     }
 
     /// Takes the oldest entry that does not exclude `peer` and that `is_valid` confirms.
     pub(super) fn pop(&mut self, peer: &Candidate, mut is_valid: impl FnMut(Entry) -> bool) -> Option<u64> {
         loop {
-            let first = |groups: &BTreeMap<u64, Arc<Exclusion>>| {
+            let first = |groups: &BTreeMap<Ticket, Arc<Exclusion>>| {
                 groups.iter().find(|(_, group)| !group.excludes(peer)).map(|(ticket, _)| *ticket)
             };
             let ticket = self.open_to(peer).iter().filter_map(first).min()?;
@@ -176,9 +190,9 @@ impl Again {
     /// When the two orders of the groups differ.
     pub(super) fn check_invariants(&self) {
         let first = |queue: &VecDeque<Entry>| queue.front().expect("no group is empty").ticket;
-        let expected: BTreeMap<u64, _> =
+        let expected: BTreeMap<Ticket, _> =
             self.groups.iter().map(|(group, queue)| (first(queue), group.clone())).collect();
-        let by_age: BTreeMap<u64, _> =
+        let by_age: BTreeMap<Ticket, _> =
             self.by_age.iter().flatten().map(|(ticket, group)| (*ticket, group.clone())).collect();
         assert_eq!(by_age, expected, "groups by the age of their first entries");
         let [all, established] = &self.by_age;
@@ -228,7 +242,8 @@ mod tests {
     #[test]
     fn sweeping_leaves_what_is_valid() {
         let mut again = Again::default();
-        let tickets: Vec<u64> = (0..10).map(|index| again.push(peers(&[index % 3]), index.into())).collect();
+        let tickets: Vec<Ticket> =
+            (0..10).map(|index| again.push(peers(&[index % 3]), index.into())).collect();
         again.sweep(|entry| entry.ticket == tickets[4]);
         assert_eq!(again.len(), 1);
         assert_eq!(again.pop(&candidate(9), |_| true), Some(4));

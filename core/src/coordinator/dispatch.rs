@@ -20,7 +20,7 @@ use super::{
     shares::SLOT,
 };
 use crate::{
-    ids::{JobId, LeaseId, PeerId, PeerNo},
+    ids::{JobId, PeerId, PeerNo},
     limits,
     mutants::{Mutant, is_active},
     quantities::{Bytes, Timestamp},
@@ -258,24 +258,6 @@ impl Coordinator {
         let open = row.items.len();
         fx.batch.leases_opened.insert(lease, row.clone());
         self.leases.insert(lease, Lease { row, open, expired: false, opened: now, part });
-    }
-
-    /// Reconstructs a lease that was open when the coordinator stopped.
-    pub(super) fn resume_lease(&mut self, now: Timestamp, row: LeaseRow, open: usize) {
-        let id: LeaseId = row.lease;
-        self.next_lease = self.next_lease.max(id.next());
-        let worker = self.worker_mut(row.peer);
-        worker.in_flight += open;
-        *worker.jobs.entry(row.job).or_default() += open;
-        worker.held += u64::from(SLOT / 2) * open as u64;
-        worker.leases.insert(id);
-        if let Some(job) = self.jobs.get_mut(&row.job) {
-            job.leases.insert(id);
-            self.shares.hold(job.submission.submitter, u64::from(SLOT / 2) * open as u64);
-        }
-        self.deadlines.insert((row.deadline, id));
-        let row = Arc::new(row);
-        self.leases.insert(id, Lease { row, open, expired: false, opened: now, part: SLOT / 2 });
     }
 
     /// Work of a job may have arrived, or have gone: its place among those that wait for workers.

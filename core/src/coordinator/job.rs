@@ -218,8 +218,6 @@ impl Job {
         let ordinal = task.last_number;
         let number = trust.number(policy, id, ordinal);
         task.queued = None;
-        // Most tasks have as many attempts as must agree, and there are many tasks.
-        task.attempts.reserve_exact(1);
         task.attempts.push(Attempt { number, ordinal, peer, lease, state: AttemptState::Leased });
         self.shard.numbers = self.shard.numbers.max(ordinal);
         self.open_attempts += 1;

@@ -17,6 +17,7 @@
 
 mod admission;
 mod again;
+mod attempts;
 mod clock;
 mod dispatch;
 mod effects;

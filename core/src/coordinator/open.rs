@@ -93,6 +93,21 @@ fn split(index: u64) -> (u64, u8) {
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "it is used like the maps of the standard library")]
 impl OpenTasks {
+    /// Tasks at these positions, which ascend. Takes no more memory than they need.
+    pub(super) fn of(positions: &[u64], mut task: impl FnMut(u64) -> Task) -> Self {
+        let neighbours = positions.chunk_by(|a, b| split(*a).0 == split(*b).0);
+        let mut block_of = |positions: &[u64]| {
+            let mut block = Block { tasks: Vec::with_capacity(positions.len()), ..Block::default() };
+            for index in positions {
+                block.insert(split(*index).1, task(*index));
+            }
+            Some((split(*positions.first()?).0, block))
+        };
+        let blocks: BTreeMap<u64, Block> = neighbours.filter_map(&mut block_of).collect();
+        let len = blocks.values().map(|block| block.tasks.len()).sum();
+        Self { blocks, len }
+    }
+
     pub(super) fn len(&self) -> usize {
         self.len
     }
@@ -150,11 +165,6 @@ impl OpenTasks {
         self.blocks.values().flat_map(|block| block.offsets().filter_map(|offset| block.get(offset)))
     }
 
-    /// All tasks, in no order that means anything.
-    pub(super) fn values_mut(&mut self) -> impl Iterator<Item = &mut Task> {
-        self.blocks.values_mut().flat_map(|block| block.tasks.iter_mut().map(|(_, task)| task))
-    }
-
     /// All tasks with their positions, ascending.
     pub(super) fn iter(&self) -> impl Iterator<Item = (u64, &Task)> {
         self.keys().zip(self.values())
@@ -164,16 +174,6 @@ impl OpenTasks {
 /// Positions from those in a block.
 fn offsets_from(first: u64) -> impl Fn(u8) -> u64 {
     move |offset| first + u64::from(offset)
-}
-
-impl FromIterator<(u64, Task)> for OpenTasks {
-    fn from_iter<T: IntoIterator<Item = (u64, Task)>>(tasks: T) -> Self {
-        let mut open = Self::default();
-        for (index, task) in tasks {
-            open.insert(index, task);
-        }
-        open
-    }
 }
 
 #[cfg(test)]
@@ -206,15 +206,19 @@ mod tests {
             }
             let found: Vec<(u64, u32)> = open.iter().map(|(index, task)| (index, task.last_number)).collect();
             prop_assert_eq!(&found, &model.into_iter().collect::<Vec<_>>());
-            prop_assert_eq!(open.values_mut().count(), found.len());
-            let again: OpenTasks = found.iter().map(|(index, number)| (*index, task(*number))).collect();
-            prop_assert_eq!(again.keys().collect::<Vec<_>>(), open.keys().collect::<Vec<_>>());
+            let (positions, numbers): (Vec<u64>, Vec<u32>) = found.iter().copied().unzip();
+            let mut numbers = numbers.into_iter();
+            let again = OpenTasks::of(&positions, |_| task(numbers.next().expect("one each")));
+            let built: Vec<(u64, u32)> = again.iter().map(|(index, task)| (index, task.last_number)).collect();
+            prop_assert_eq!((built, again.len()), (found, open.len()));
+            prop_assert!(again.blocks.values().all(|block| block.tasks.capacity() == block.tasks.len()));
         }
     }
 
     #[test]
     fn blocks_without_tasks_take_no_memory() {
-        let mut open: OpenTasks = (0..10 * BLOCK_TASKS).map(|index| (index, task(1))).collect();
+        let positions: Vec<u64> = (0..10 * BLOCK_TASKS).collect();
+        let mut open = OpenTasks::of(&positions, |_| task(1));
         for index in 0..10 * BLOCK_TASKS {
             if index % BLOCK_TASKS != 5 {
                 open.remove(&index);

@@ -186,12 +186,12 @@ impl Coordinator {
                         PendingOutput::Inline(output)
                     };
                     let reported = Reported { outcome, input, exit, fuel, resumed, output };
-                    (AttemptState::Reported(reported), Receipt::Released)
+                    (AttemptState::Reported(reported.into()), Receipt::Released)
                 }
                 ReportOutput::Remote { blob, digest } => {
                     let output = PendingOutput::Remote(blob);
                     let reported = Reported { outcome: digest, input, exit, fuel, resumed, output };
-                    (AttemptState::Reported(reported), Receipt::Recorded)
+                    (AttemptState::Reported(reported.into()), Receipt::Recorded)
                 }
             },
         };

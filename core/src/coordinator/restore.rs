@@ -1,20 +1,28 @@
 //! Coming back: from what a store holds to a coordinator that goes on where it was.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use super::{
-    Config, Coordinator,
-    effects::{Effects, InviteRow, JobRow, LeaseRow, PeerRow, PendingRow, RecordRow, ShardRow},
+    Config, Coordinator, Lease,
+    effects::{Effects, InviteRow, JobRow, LeaseItem, LeaseRow, PeerRow, PendingRow, RecordRow, ShardRow},
+    job::Job,
+    open::OpenTasks,
+    shares::SLOT,
     task::{Attempt, AttemptState, Task},
+    trust::Trust,
     unchecked::Word,
 };
 use crate::{
-    ids::{AttemptId, LeaseId, PeerNo, TaskId},
+    ids::{AttemptId, JobId, LeaseId, PeerNo, TaskId},
     job::JobState,
     mutants::{Mutant, is_active},
     placement::InviteId,
     precedence::Weight,
     quantities::Timestamp,
+    trust::Policy,
 };
 
 /// Everything that a coordinator has to know again after a restart.
@@ -71,8 +79,20 @@ impl Coordinator {
         for (invite, row) in snapshot.invites {
             this.trust.set_invite(invite, row);
         }
+        let (mut undecided, mut leases) = (Vec::new(), Vec::new());
         for job in snapshot.jobs {
-            this.restore_job(now, job, fx);
+            let id = job.row.job;
+            if let Some(tasks) = this.restore_job(now, job, &mut leases, fx) {
+                undecided.push((id, tasks));
+            }
+        }
+        this.restore_leases(leases);
+        for (id, tasks) in undecided {
+            for index in tasks {
+                this.evaluate(now, TaskId { job: id, index }, fx);
+            }
+            this.check_the_rest(id, fx);
+            this.note_work(id);
         }
         this.reconsider(now, fx);
         let away: Vec<PeerNo> = this.workers.keys().copied().collect();
@@ -82,80 +102,156 @@ impl Coordinator {
         this
     }
 
-    fn restore_job(&mut self, now: Timestamp, snapshot: JobSnapshot, fx: &mut Effects) {
-        let id = snapshot.row.job;
-        let running = snapshot.row.state == JobState::Running;
-        self.insert_job(snapshot.row, snapshot.shard);
+    /// A job as it was. Adds its leases to those that are to be taken up again, and returns the tasks about which
+    /// something may be to be decided; `None` if it has ended.
+    fn restore_job(
+        &mut self,
+        now: Timestamp,
+        snapshot: JobSnapshot,
+        leases: &mut Vec<Lease>,
+        fx: &mut Effects,
+    ) -> Option<Vec<u64>> {
+        let JobSnapshot { row, shard, leases: rows, pending, open, provisional } = snapshot;
+        let id = row.job;
+        let running = row.state == JobState::Running;
+        self.insert_job(row, shard);
         if !running {
-            return;
+            return None;
         }
-        let Some(job) = self.jobs.get_mut(&id) else { return };
+        let job = self.jobs.get_mut(&id)?;
         // Every touched task that is not final is open, whether or not an attempt of it is known.
         let last_number = if is_active(Mutant::ReusesNumbers) { 0 } else { job.shard.numbers };
-        let untried = |index| (index, Task { last_number, ..Task::default() });
-        job.open = snapshot.open.into_iter().map(untried).collect();
-        let policy = job.policy();
-        let pending = snapshot.pending.iter().map(|(attempt, _)| attempt.task.index);
-        let leased = snapshot.leases.iter().flat_map(|lease| lease.items.iter().map(|item| item.index));
-        // Of millions of open tasks mostly none is checked.
-        let is_needed = !snapshot.provisional.is_empty();
-        let touched: BTreeSet<u64> = pending.chain(leased).filter(|_| is_needed).collect();
-        for (attempt, row) in snapshot.provisional {
-            let index = attempt.task.index;
+        job.open = OpenTasks::of(&open, |_| Task { last_number, ..Task::default() });
+        drop(open);
+        let (policy, mut words) = (job.policy(), BTreeMap::new());
+        for (attempt, row) in provisional {
             let ordinal = self.trust.ordinal(policy, attempt.task, attempt.number, last_number);
             let Some((peer, word)) = Word::restored(attempt.number, ordinal, &row) else { continue };
-            // It was being checked.
-            if touched.contains(&index) {
-                job.open.insert(index, word.as_task(peer, last_number));
-                job.rechecked += 1;
-            }
-            job.unchecked.entry(peer).or_default().insert(index, word);
+            words.insert(attempt.task.index, peer);
+            job.unchecked.entry(peer).or_default().insert(attempt.task.index, word);
             self.trust.note_unchecked(peer, id);
         }
-        for (attempt, row) in snapshot.pending {
-            if let Some(task) = job.open.get_mut(&attempt.task.index) {
-                let (number, state) = (attempt.number, row.report.into());
-                let ordinal = self.trust.ordinal(policy, attempt.task, number, last_number);
-                task.last_number = task.last_number.max(ordinal);
-                let (peer, lease) = (row.peer, LeaseId::new(0));
-                task.attempts.push(Attempt { number, ordinal, peer, lease, state });
+        let mut tasks = Tasks { job, trust: &self.trust, policy, last_number, words };
+        let is_unanswered = pending.is_empty();
+        for (attempt, row) in pending {
+            tasks.add(attempt, row.peer, LeaseId::new(0), row.report.into());
+        }
+        let open_items = tasks.add_leased(&rows);
+        if !is_unanswered {
+            job.held_bytes = job.open.values().map(Task::held_bytes).sum();
+        }
+        job.open_attempts = open_items.iter().map(|open| *open as u64).sum();
+        for (row, open) in rows.into_iter().zip(open_items) {
+            self.next_lease = self.next_lease.max(row.lease.next());
+            if open == 0 {
+                fx.batch.leases_closed.insert(row.lease);
+            } else {
+                leases.push(Lease { row: Arc::new(row), open, expired: false, opened: now, part: SLOT / 2 });
             }
         }
-        job.held_bytes = job.open.values().map(Task::held_bytes).sum();
-        for lease in &snapshot.leases {
-            for item in &lease.items {
-                let Some(task) = job.open.get_mut(&item.index) else { continue };
-                if task.attempt_mut(item.number).is_none() {
-                    let (number, state) = (item.number, AttemptState::Leased);
-                    let of = TaskId { job: id, index: item.index };
-                    let ordinal = self.trust.ordinal(policy, of, number, last_number);
-                    task.last_number = task.last_number.max(ordinal);
-                    let (peer, lease) = (lease.peer, lease.lease);
-                    task.attempts.push(Attempt { number, ordinal, peer, lease, state });
+        if !job.open.is_empty() {
+            fx.changed.insert(id);
+        }
+        let job: &Job = job;
+        let undecided = job.open.iter().filter(|(_, task)| !Trust::is_under_way(job, task));
+        Some(undecided.map(|(index, _)| index).collect())
+    }
+
+    /// Takes up the open leases of all jobs again.
+    fn restore_leases(&mut self, leases: Vec<Lease>) {
+        let mut by_job = BTreeMap::<JobId, (BTreeSet<LeaseId>, u64)>::new();
+        for lease in &leases {
+            let LeaseRow { lease: id, job, peer, .. } = *lease.row;
+            let held = u64::from(lease.part) * lease.open as u64;
+            let worker = self.worker_mut(peer);
+            worker.in_flight += lease.open;
+            *worker.jobs.entry(job).or_default() += lease.open;
+            worker.held += held;
+            worker.leases.insert(id);
+            let (of_job, held_of_job) = by_job.entry(job).or_default();
+            of_job.insert(id);
+            *held_of_job += held;
+        }
+        for (id, (leases, held)) in by_job {
+            if let Some(job) = self.jobs.get_mut(&id) {
+                job.leases = leases;
+                self.shares.hold(job.submission.submitter, held);
+            }
+        }
+        // There may be millions of them, and what is in order already is made a tree at once.
+        self.deadlines = leases.iter().map(|lease| (lease.row.deadline, lease.row.lease)).collect();
+        self.leases = leases.into_iter().map(|lease| (lease.row.lease, lease)).collect();
+    }
+}
+
+/// The open tasks of a job, to which their attempts come back.
+struct Tasks<'a> {
+    job: &'a mut Job,
+    trust: &'a Trust,
+    policy: Policy,
+    /// No attempt has a higher ordinal.
+    last_number: u32,
+    /// Whose word a final task rests on.
+    words: BTreeMap<u64, PeerNo>,
+}
+
+impl Tasks<'_> {
+    /// Adds an attempt to its task, unless that is final, or has it. Returns how many it had.
+    fn add(&mut self, id: AttemptId, peer: PeerNo, lease: LeaseId, state: AttemptState) -> Option<usize> {
+        let AttemptId { task: TaskId { index, .. }, number } = id;
+        if !self.words.is_empty() {
+            self.open_to_check(index);
+        }
+        let task = self.job.open.get_mut(&index)?;
+        let had = task.attempts.len();
+        if task.attempt_mut(number).is_some() {
+            return None;
+        }
+        let ordinal = self.trust.ordinal(self.policy, id.task, number, self.last_number);
+        task.last_number = task.last_number.max(ordinal);
+        task.attempts.push(Attempt { number, ordinal, peer, lease, state });
+        Some(had)
+    }
+
+    /// A result that rests on one word was being checked if somebody was at its task.
+    fn open_to_check(&mut self, index: u64) {
+        let Some(peer) = self.words.remove(&index) else { return };
+        let word = self.job.unchecked.get(&peer).and_then(|words| words.get(&index));
+        if let Some(word) = word {
+            self.job.open.insert(index, word.as_task(peer, self.last_number));
+            self.job.rechecked += 1;
+        }
+    }
+
+    /// Adds the attempts of leases that nobody has answered. Returns how many of each lease are open.
+    fn add_leased(&mut self, leases: &[LeaseRow]) -> Vec<usize> {
+        let mut open_items = Vec::with_capacity(leases.len());
+        let mut shared = Vec::new();
+        for row in leases {
+            let mut open = 0_usize;
+            for LeaseItem { index, number } in row.items.iter().copied() {
+                let id = AttemptId { task: TaskId { job: row.job, index }, number };
+                if let Some(had) = self.add(id, row.peer, row.lease, AttemptState::Leased) {
+                    open += 1;
+                    shared.extend((had > 0).then_some(index));
                 }
             }
+            open_items.push(open);
         }
         // A lease that has open attempts keeps those that were given up, and their peer may have another
         // attempt since.
-        let mut open_items = BTreeMap::<LeaseId, usize>::new();
-        for task in job.open.values_mut() {
-            task.drop_superseded();
-            for attempt in task.attempts.iter().filter(|attempt| attempt.state.is_open()) {
-                *open_items.entry(attempt.lease).or_default() += 1;
+        let mut given_up = BTreeMap::<LeaseId, usize>::new();
+        for index in shared {
+            let superseded = self.job.open.get_mut(&index).map(Task::drop_superseded);
+            for lease in superseded.into_iter().flatten() {
+                *given_up.entry(lease).or_default() += 1;
             }
         }
-        job.open_attempts = open_items.values().map(|open| *open as u64).sum();
-        let open: Vec<u64> = job.open.keys().collect();
-        for lease in snapshot.leases {
-            match open_items.get(&lease.lease) {
-                None => drop(fx.batch.leases_closed.insert(lease.lease)),
-                Some(open) => self.resume_lease(now, lease, *open),
+        if !given_up.is_empty() {
+            for (row, open) in leases.iter().zip(&mut open_items) {
+                *open -= given_up.get(&row.lease).copied().unwrap_or(0);
             }
         }
-        for index in open {
-            self.evaluate(now, TaskId { job: id, index }, fx);
-        }
-        self.check_the_rest(id, fx);
-        self.note_work(id);
+        open_items
     }
 }

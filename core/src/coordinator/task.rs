@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use super::{
-    again::Exclusion,
+    again::{Exclusion, Ticket},
+    attempts::Attempts,
     effects::{PendingOutput, PendingReport},
 };
 use crate::{
@@ -17,9 +18,9 @@ use crate::{
 /// A task that was leased at least once and is not final.
 #[derive(Debug, Default)]
 pub(super) struct Task {
-    pub(super) attempts: Vec<Attempt>,
+    pub(super) attempts: Attempts,
     /// The ticket of its valid entry in the `again` queue.
-    pub(super) queued: Option<u64>,
+    pub(super) queued: Option<Ticket>,
     /// A quorum agreed; its output is being fetched.
     pub(super) collecting: bool,
     /// Ordinal of the newest attempt that there ever was, as far as anybody may remember it.
@@ -50,8 +51,8 @@ pub(super) enum AttemptState {
     Expired,
     /// The worker said that it does not have it.
     Gone,
-    /// The worker reported how the program ended.
-    Reported(Reported),
+    /// The worker reported how the program ended. Of millions of attempts few are at that point at a time.
+    Reported(Box<Reported>),
     /// The worker reported that it can't say.
     NoResult(NoResult),
 }
@@ -86,7 +87,7 @@ impl Task {
 
     pub(super) fn reported(&self) -> impl Iterator<Item = (&Attempt, &Reported)> {
         self.attempts.iter().filter_map(|attempt| match &attempt.state {
-            AttemptState::Reported(reported) => Some((attempt, reported)),
+            AttemptState::Reported(reported) => Some((attempt, reported.as_ref())),
             _ => None,
         })
     }
@@ -134,8 +135,8 @@ impl Task {
         });
     }
 
-    /// Drops attempts that a later one of the same peer shows to have been given up.
-    pub(super) fn drop_superseded(&mut self) {
+    /// Drops attempts that a later one of the same peer shows to have been given up, and returns their leases.
+    pub(super) fn drop_superseded(&mut self) -> Vec<LeaseId> {
         let newest = |attempts: &[Attempt], peer| {
             attempts.iter().filter(|attempt| attempt.peer == peer).map(|attempt| attempt.ordinal).max()
         };
@@ -147,7 +148,15 @@ impl Task {
             })
             .map(|attempt| attempt.number)
             .collect();
-        self.attempts.retain(|attempt| !superseded.contains(&attempt.number));
+        let mut leases = Vec::new();
+        self.attempts.retain(|attempt| {
+            let stays = !superseded.contains(&attempt.number);
+            if !stays {
+                leases.push(attempt.lease);
+            }
+            stays
+        });
+        leases
     }
 
     /// The output of an outcome, if this side has it already.
@@ -185,7 +194,7 @@ impl From<PendingReport> for AttemptState {
     fn from(report: PendingReport) -> Self {
         match report {
             PendingReport::Execution { outcome, input, exit, fuel, resumed, output } => {
-                Self::Reported(Reported { outcome, input, exit, fuel, resumed, output })
+                Self::Reported(Box::new(Reported { outcome, input, exit, fuel, resumed, output }))
             }
             PendingReport::NoResult(reason) => Self::NoResult(reason),
         }

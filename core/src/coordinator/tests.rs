@@ -10,6 +10,7 @@ mod random;
 mod rebalance;
 mod receipts;
 mod restart;
+mod restored;
 mod resumed;
 mod shares;
 mod steer;

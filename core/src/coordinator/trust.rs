@@ -224,6 +224,17 @@ impl Trust {
         self.weigh(policy, job, index, task, Some(1)).1
     }
 
+    /// Whether a task that nobody has answered waits for those who are at it and for nothing else, whoever they are.
+    pub(super) fn is_under_way(job: &Job, task: &Task) -> bool {
+        let enough = match job.policy() {
+            Policy::Quorum(quorum) => votes_needed(quorum).max(1) as usize,
+            Policy::ErrorRate { .. } if job.shard.cursor < job.total() => 1,
+            Policy::ErrorRate { .. } | Policy::Adaptive { .. } => return false,
+        };
+        let is_live = |attempt: &Attempt| matches!(attempt.state, AttemptState::Leased);
+        task.attempts.len() >= enough && task.attempts.iter().all(is_live)
+    }
+
     /// What the words of those who voted are worth, and whether only an established worker is missing. With `coming`,
     /// as if those who are at it agreed with what leads, and so many newcomers more.
     fn weigh(

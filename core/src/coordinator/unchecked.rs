@@ -7,6 +7,7 @@
 
 use super::{
     Coordinator, FinalRow, Grant, PendingOutput, PendingReport, PendingRow, TaskVerdict,
+    attempts::Attempts,
     effects::Effects,
     task::{Attempt, AttemptState, Reported, Task},
 };
@@ -76,9 +77,9 @@ impl Word {
     /// Its task, open again with this vote.
     pub(super) fn as_task(&self, peer: PeerNo, last_number: u32) -> Task {
         let (number, ordinal) = (self.number, self.ordinal);
-        let state = AttemptState::Reported(self.said.clone());
+        let state = AttemptState::Reported(Box::new(self.said.clone()));
         let vote = Attempt { number, ordinal, peer, lease: LeaseId::new(0), state };
-        Task { attempts: vec![vote], last_number, checks: Some(peer), ..Task::default() }
+        Task { attempts: Attempts::One(vote), last_number, checks: Some(peer), ..Task::default() }
     }
 }
 

@@ -3,7 +3,11 @@
 use clap::{Args, builder::FalseyValueParser};
 use talka_core::limits;
 
-use crate::{bench::DispatchConfig, error::Failure, problems::Problems};
+use crate::{
+    bench::{DispatchConfig, RestartConfig},
+    error::Failure,
+    problems::Problems,
+};
 
 const TASKS_DEFAULT: u64 = 1_000_000;
 const BATCH_DEFAULT: usize = 64;
@@ -86,17 +90,27 @@ pub(crate) struct RestartFlags {
     /// Open attempts [default: 2000000].
     #[arg(long, value_name = "NUMBER", env = "TALKA_OPEN")]
     open: Option<String>,
+    /// Attempts in one lease [default: 512].
+    #[arg(long, value_name = "NUMBER", env = "TALKA_PER_LEASE")]
+    per_lease: Option<String>,
 }
 
-impl RestartFlags {
-    /// The number of open attempts.
-    pub(super) fn open(&self) -> Result<u64, Failure> {
+impl TryFrom<RestartFlags> for RestartConfig {
+    type Error = Failure;
+
+    fn try_from(flags: RestartFlags) -> Result<Self, Failure> {
         let mut problems = Problems::default();
-        let open = problems.parsed("--open", self.open.as_deref(), OPEN_DEFAULT);
-        if !(1..=OPEN_MAX).contains(&open) {
+        let config = Self {
+            open: problems.parsed("--open", flags.open.as_deref(), OPEN_DEFAULT),
+            per_lease: problems.parsed("--per-lease", flags.per_lease.as_deref(), limits::LEASE_ITEMS_MAX),
+        };
+        if !(1..=OPEN_MAX).contains(&config.open) {
             problems.add(format!("--open must be 1 to {OPEN_MAX}"));
         }
-        problems.into_result(open)
+        if !(1..=limits::LEASE_ITEMS_MAX).contains(&config.per_lease) {
+            problems.add(format!("--per-lease must be 1 to {}", limits::LEASE_ITEMS_MAX));
+        }
+        problems.into_result(config)
     }
 }
 
@@ -179,8 +193,9 @@ mod tests {
             assert!(flags.count().expect_err("refused").to_string().contains("-n"), "{count}");
         }
         for open in ["0", "10000001", "x"] {
-            let flags = RestartFlags { open: wrong(open) };
-            assert!(flags.open().expect_err("refused").to_string().contains("--open"), "{open}");
+            let flags = RestartFlags { open: wrong(open), per_lease: wrong("513") };
+            let error = RestartConfig::try_from(flags).expect_err("refused").to_string();
+            assert!(error.contains("--open") && error.contains("--per-lease"), "{open}: {error}");
         }
         assert_eq!(LatencyFlags::default().count().expect("valid"), COUNT_DEFAULT);
     }

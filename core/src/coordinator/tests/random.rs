@@ -15,14 +15,14 @@ use crate::{
 };
 
 /// Workers of a history: few, so that they meet at the same tasks.
-const WORKERS: u8 = 5;
+pub(super) const WORKERS: u8 = 5;
 
 /// The last of those that come in the end: enough to outweigh whatever the first ones said.
 const MANY: u8 = 115;
 
 /// What may happen. A thing that can't happen now does nothing.
 #[derive(Debug, Clone)]
-enum Event {
+pub(super) enum Event {
     Submit {
         tasks: u64,
         quorum: u32,
@@ -105,7 +105,7 @@ enum Event {
     CoordinatorRestarts,
 }
 
-fn events() -> impl Strategy<Value = Vec<Event>> {
+pub(super) fn events() -> impl Strategy<Value = Vec<Event>> {
     let worker = 1..=WORKERS;
     let event = prop_oneof![
         2 => (1u64..12, 1u32..4, 201u8..203, -2i64..3, prop::bool::weighted(0.2), prop::bool::weighted(0.4)).prop_map(
@@ -155,7 +155,13 @@ fn says(answer: u8) -> Says {
     }
 }
 
-fn apply(grid: &mut Grid, event: &Event) {
+/// Whether it is a report whose output stays with its worker.
+pub(super) fn keeps_output(event: &Event) -> bool {
+    let attempt = AttemptId { task: TaskId { job: JobId::new(1), index: 0 }, number: 1 };
+    matches!(event, Event::Report { answer, .. } if says(*answer).report(attempt, Duration::ZERO).is_remote())
+}
+
+pub(super) fn apply(grid: &mut Grid, event: &Event) {
     let connected =
         |grid: &Grid, worker: &u8| grid.machines.get(worker).is_some_and(|machine| machine.session.is_some());
     match event {
