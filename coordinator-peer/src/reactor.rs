@@ -66,6 +66,8 @@ pub(crate) enum Event {
     Named(SessionId, Names),
     /// A worker does not run these jobs.
     Refused(SessionId, Vec<JobId>, JobRefusal),
+    /// A worker has room now for the data of these jobs, which it refused.
+    HasRoom(SessionId, Vec<JobId>),
     /// What a worker says that it fetched of a job.
     JobFetched(SessionId, JobId, Fetched),
     /// A job with all its blobs in place.
@@ -337,6 +339,7 @@ impl Reactor {
             Event::Named(session, names) => self.coordinator.on_names(now, session, names, fx),
             Event::JobFetched(session, job, fetched) => self.coordinator.on_fetched(session, job, fetched),
             Event::Refused(session, jobs, why) => self.coordinator.on_refused(now, session, &jobs, why, fx),
+            Event::HasRoom(session, jobs) => self.coordinator.on_room(now, session, &jobs, fx),
             Event::Reports(session, reports, signed, room) => {
                 if let Some(Signed { signature, receipts }) = signed {
                     self.coordinator.on_receipts(session, signature, receipts, fx);

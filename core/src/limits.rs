@@ -477,6 +477,14 @@ pub const FOLLOW_REPORTS_PER_GROUP: u64 = 2;
 pub const FOLLOW_REPORTS_MIN: u64 = 1000;
 /// Lowest limit that an owner may set for what is sent or taken per second: one piece takes 16 seconds then.
 pub const RATE_LIMIT_MIN: u64 = 64 << 10;
+/// Jobs for whose data a worker had no room and that it remembers, to say so when there is: the others come with its next
+/// session.
+pub const ROOM_WAITED_FOR_MAX: usize = 256;
+/// Time from a refusal for lack of room until a worker says that there is some: what ends in one moment makes room for
+/// what begins in the same.
+pub const ROOM_SAID_AFTER: Duration = Duration::from_secs(2);
+/// Time for which such a refusal holds whatever the worker says: each round of it costs the coordinator a lease.
+pub const ROOM_REFUSAL_MIN: Duration = Duration::from_secs(1);
 /// Time without a single piece after which a fetch is given up, to be tried again later.
 pub const SWARM_GIVE_UP_AFTER: Duration = Duration::from_mins(1);
 /// The same where a person waits: the dial of a peer that is gone takes half of it.

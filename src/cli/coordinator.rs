@@ -131,7 +131,8 @@ pub(crate) struct TicketFlags {
     #[arg(long, env = "TALKA_INVITE", value_parser = FalseyValueParser::new(), conflicts_with = "worker")]
     invite: bool,
     /// Workers that may come with the invite, each once [default: 1].
-    #[arg(long, value_name = "NUMBER", env = "TALKA_USES", requires = "invite")]
+    #[arg(long, value_name = "NUMBER", env = "TALKA_USES", requires = "invite",
+        value_parser = clap::value_parser!(u32).range(1..=i64::from(limits::INVITE_USES_MAX)))]
     uses: Option<u32>,
     /// How long the invite may be used, as 12h or 30d [default: 7d].
     #[arg(long, value_name = "TIME", env = "TALKA_EXPIRES", requires = "invite")]

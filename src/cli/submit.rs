@@ -168,7 +168,15 @@ impl TryFrom<SubmitFlags> for SubmitConfig {
         }
         let error_rate = flags.error_rate.is_some().then_some(ErrorRate { error, liars });
         let priority = problems.parsed("--priority", flags.priority.as_deref(), 0);
-        let on = flags.on.iter().map(|text| problems.optional("--on", Some(text)));
+        let on = flags.on.iter().map(|text| {
+            if text.len() < 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+                problems.add(format!(
+                    "--on {text}: it takes the whole key of a peer, as talka --quiet peer list shows it"
+                ));
+                return None;
+            }
+            problems.optional("--on", Some(text))
+        });
         // A peer that is misspelled is one problem, and not one more that there are too few.
         let on = on.collect::<Vec<_>>().into_iter().collect::<Option<Vec<PeerId>>>().unwrap_or_default();
         let terms = Terms { name: flags.name, quorum, error_rate, priority, on };

@@ -134,6 +134,32 @@ fn a_worker_keeps_to_its_quota_and_says_what_it_has_no_room_for() {
     assert!(stored(&grid, 1) <= (QUOTA_MIB + 1) << 20);
 }
 
+#[test]
+fn a_job_for_which_a_worker_has_no_room_now_is_its_own_when_another_one_has_ended() {
+    let mut grid = Grid::start();
+    let _worker = grid.start_worker_with(&["--disk", "16MiB"]);
+    let submit = |seed: usize, module: &str| {
+        let data = format!("data={}", grid.file(&format!("data-{seed}"), words(seed, 10 << 20)).display());
+        let submit = ["submit", "--quorum", "1", "--array", "0-0", "--data", &data, module];
+        number(&grid.json(submit), "job")
+    };
+    let endless = Guest::LoopsForever.write(&grid);
+    let first = submit(1, endless.to_str().expect("UTF-8"));
+    let is_running = || (number(&grid.job(first), "running") == 1).then_some(());
+    until("the first job to run", LONG, is_running);
+    // Before a slot is free: it is asked for as soon as the worker's queue has room.
+    let second = submit(2, &sample("empty")).to_string();
+    let refused = || {
+        let explained = grid.json(["job", "explain", &second]).to_string();
+        explained.contains("no-room").then_some(())
+    };
+    until("the worker to refuse the second job", LONG, refused);
+    grid.talka(["job", "cancel", &first.to_string()]).run().success();
+    grid.talka(["job", "wait", &second]).run().success();
+    let sessions = grid.worker_log(1).matches("session ended").count();
+    assert_eq!(sessions, 0, "it was offered again in the same session: {}", grid.worker_log(1));
+}
+
 /// Flips a byte in the middle of the largest blob under a directory.
 fn damage(blobs: &Path) {
     let files =

@@ -180,6 +180,11 @@ impl Disk {
         (state.room.used(), state.room.quota())
     }
 
+    /// Looks at what is used.
+    pub(crate) fn with_room<T>(&self, look: impl FnOnce(&Room) -> T) -> T {
+        look(&self.state().room)
+    }
+
     pub(crate) fn blobs(&self) -> &BlobStore {
         &self.0.blobs
     }

@@ -12,8 +12,8 @@ use talka_core::{
     job::{BlobRef, Inputs, JobSpec},
     limits,
     outcome::NoResult,
-    quantities::Bytes,
-    swarm::NoRoom,
+    quantities::{Bytes, Timestamp},
+    swarm::{NoRoom, Waiting},
     worker::Fetch,
 };
 use talka_peer::{
@@ -57,18 +57,18 @@ enum ReadyError {
 pub(crate) enum Unready {
     /// Its attempts end without a result.
     NoResult(NoResult),
-    /// It is none for this worker.
-    NoRoom,
+    /// There is no room for these, which it needs: it is none for this worker now.
+    NoRoom(Vec<BlobRef>),
     /// Nothing is, as long as the disk is as it is.
     DiskFailed(String),
 }
 
-impl From<&ReadyError> for Unready {
-    fn from(error: &ReadyError) -> Self {
+impl Unready {
+    fn new(error: &ReadyError, wanted: impl FnOnce() -> Vec<BlobRef>) -> Self {
         match error {
             ReadyError::Fetch { .. } => Self::NoResult(NoResult::Fetch),
             ReadyError::Compile(_) => Self::NoResult(NoResult::Compile),
-            ReadyError::NoRoom(_) => Self::NoRoom,
+            ReadyError::NoRoom(_) => Self::NoRoom(wanted()),
             ReadyError::Disk { .. } => Self::DiskFailed(error.to_string()),
         }
     }
@@ -146,7 +146,7 @@ impl Fetcher {
             let (mut pinned, mut counted) = (None, Fetched::default());
             let ready = shared.ready(fetch, &tag, &spec, &mut pinned, &mut counted).await.map_err(|error| {
                 tracing::warn!(job = %fetch.job, %error, "a job can't be run");
-                Unready::from(&error)
+                Unready::new(&error, || wanted(fetch, &spec))
             });
             let inputs = ready.as_ref().ok().and_then(|ready| ready.inputs.clone());
             // An error means that the worker stops.
@@ -170,6 +170,11 @@ impl Fetcher {
         self.shared.disk.usage()
     }
 
+    /// Of jobs that wait for room those for which there is some.
+    pub(crate) fn fitting(&self, waiting: &mut Waiting, now: Timestamp) -> Vec<JobId> {
+        self.shared.disk.with_room(|room| waiting.fitting(now, room))
+    }
+
     /// Bytes fetched from the coordinator and from other peers.
     pub(crate) fn fetched(&self) -> (u64, u64) {
         self.shared.swarm.received()
@@ -184,6 +189,12 @@ fn packed(spec: &JobSpec) -> Option<BlobRef> {
     }
 }
 
+/// The blobs that a job needs here.
+fn wanted(fetch: Fetch, spec: &JobSpec) -> Vec<BlobRef> {
+    let data = packed(spec);
+    spec.blobs().into_iter().filter(|blob| fetch.inputs || Some(*blob) != data).collect()
+}
+
 impl Shared {
     /// Makes a job ready. Its blobs are pinned before anything is looked for, so that they can't be collected in between
     /// and there is room for them, and stay so as long as `pinned` lives.
@@ -195,9 +206,7 @@ impl Shared {
         pinned: &mut Option<Pinned>,
         counted: &mut Fetched,
     ) -> Result<ReadyJob, ReadyError> {
-        let data = packed(spec);
-        let wanted: Vec<BlobRef> =
-            spec.blobs().into_iter().filter(|blob| Some(*blob) != data || fetch.inputs).collect();
+        let (data, wanted) = (packed(spec), wanted(fetch, spec));
         let pin = self.disk.pin_for_job(tag, &wanted).await;
         *pinned = Some(pin.map_err(|error| ReadyError::of_pin(spec.bundle, error))?);
         let mut inputs = None;
@@ -302,9 +311,8 @@ impl Shared {
     async fn keep_telling(&self, fetch: Fetch, spec: &JobSpec) {
         tokio::time::sleep(TELL_AFTER).await;
         self.complete(spec).await;
-        let data = packed(spec);
         loop {
-            for blob in spec.blobs().into_iter().filter(|blob| fetch.inputs || Some(*blob) != data) {
+            for blob in wanted(fetch, spec) {
                 if let Err(error) = self.tracker.others(blob).await {
                     tracing::debug!(%error, "the coordinator was not told of a blob");
                 }

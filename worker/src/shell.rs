@@ -10,14 +10,18 @@ use talka_core::{
     coordinator::{Capacity, Fetched, Report, ReportOutcome},
     ids::{AttemptId, JobId, SlotNo},
     job::JobSpec,
-    quantities::Bytes,
+    quantities::{Bytes, Timestamp},
+    swarm::Waiting,
     worker::{Assignment, Effects, Fetch, Start, Worker},
 };
 use talka_proto::{
     convert::attempts,
     wire::{self, worker_message::Message},
 };
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -91,6 +95,9 @@ pub(crate) struct Shell {
     asked: mpsc::Receiver<Asked>,
     /// What is wrong with the disk: nothing more can be done on it.
     disk_problem: Option<String>,
+    /// Jobs for whose data there was no room.
+    waiting: Waiting,
+    started: Instant,
 }
 
 /// What a worker has on its disk.
@@ -142,6 +149,8 @@ impl Shell {
             owner,
             asked,
             disk_problem: None,
+            waiting: Waiting::default(),
+            started: Instant::now(),
         };
         shell.worker.bound_outputs(outputs_max.get());
         shell.pause_from_the_start();
@@ -183,6 +192,7 @@ impl Shell {
                 _ = looks.tick() => {
                     self.look();
                     self.look_at_pause(&mut fx);
+                    self.look_for_room();
                     self.worker.on_kept_too_long(&self.outputs.too_old(), &mut fx);
                 }
                 () = shutdown.cancelled(), if !draining => {
@@ -222,6 +232,7 @@ impl Shell {
             Event::Welcome { unknown, outbound } => {
                 self.outbound = Some(outbound);
                 self.told = None;
+                self.waiting.forget_all();
                 self.owner.note_session();
                 self.worker.on_welcome(&unknown, fx);
             }
@@ -231,13 +242,19 @@ impl Shell {
                 }
                 self.worker.on_disconnected();
             }
-            Event::Job(job, spec) => self.worker.on_job(job, spec, fx),
+            Event::Job(job, spec) => {
+                self.waiting.forget(job);
+                self.worker.on_job(job, spec, fx);
+            }
             Event::Refused(job) => self.refuse(job, false, fx),
             Event::Lease(job, items) => self.worker.on_lease(job, items, fx),
             Event::Settled { attempts, released } => self.worker.on_settled(&attempts, &released, fx),
             Event::Cancelled(attempts) => self.worker.on_cancelled(&attempts, fx),
             Event::Recalled(attempts) => self.worker.on_recalled(&attempts, fx),
-            Event::Ended(job) => self.worker.on_ended(job, fx),
+            Event::Ended(job) => {
+                self.waiting.forget(job);
+                self.worker.on_ended(job, fx);
+            }
             Event::Counted(job, fetched) => self.send(Message::JobFetched(wire::JobFetched {
                 job: job.get(),
                 from_coordinator_bytes: fetched.from_coordinator.get(),
@@ -250,7 +267,10 @@ impl Shell {
             Event::Fetched(fetch, Err(Unready::NoResult(reason))) => {
                 self.worker.on_fetch_failed(fetch.job, &ReportOutcome::NoResult(reason), fx);
             }
-            Event::Fetched(fetch, Err(Unready::NoRoom)) => self.refuse(fetch.job, true, fx),
+            Event::Fetched(fetch, Err(Unready::NoRoom(wanted))) => {
+                self.waiting.refused(self.now(), fetch.job, wanted);
+                self.refuse(fetch.job, true, fx);
+            }
             // What is held goes to others, and what was finished is on the disk already.
             Event::Fetched(_, Err(Unready::DiskFailed(problem))) | Event::DiskFailed(problem) => {
                 self.disk_problem.get_or_insert(problem);
@@ -299,6 +319,23 @@ impl Shell {
     fn refuse(&mut self, job: JobId, no_room: bool, fx: &mut Effects) {
         self.worker.on_ended(job, fx);
         self.send(Message::Refused(wire::Refused { jobs: vec![job.get()], no_room }));
+    }
+
+    /// Says for which of the jobs that it had no room for there is some now.
+    fn look_for_room(&mut self) {
+        if self.outbound.is_none() || !self.worker.takes_work() {
+            return;
+        }
+        let now = self.now();
+        let jobs = self.fetcher.fitting(&mut self.waiting, now);
+        if !jobs.is_empty() {
+            self.send(Message::HasRoom(wire::HasRoom { jobs: jobs.into_iter().map(JobId::get).collect() }));
+        }
+    }
+
+    /// Time since this worker was started.
+    fn now(&self) -> Timestamp {
+        Timestamp::default() + self.started.elapsed()
     }
 
     fn start(&mut self, start: Start) {

@@ -208,6 +208,9 @@ async fn incoming(
             let why = if refused.no_room { JobRefusal::NoRoom } else { JobRefusal::Distrusts };
             Event::Refused(session, refused.jobs.into_iter().map(JobId::new).collect(), why)
         }
+        Some(Message::HasRoom(said)) => {
+            Event::HasRoom(session, said.jobs.into_iter().map(JobId::new).collect())
+        }
         Some(Message::Hello(_)) => return Err(InvalidMessage::new("hello", "sent twice").into()),
         None => return Err(InvalidMessage::new("message", "missing").into()),
     }))

@@ -130,7 +130,7 @@ impl Coordinator {
         if !spec.on.is_empty() && !self.peer_id(no).is_some_and(|peer| spec.is_meant_for(peer)) {
             return Err(PassedOver::NotTargeted);
         }
-        match worker.refused.get(&job.id) {
+        match worker.refused.get(&job.id).map(|(why, _)| why) {
             Some(JobRefusal::Distrusts) => return Err(PassedOver::Distrusts),
             Some(JobRefusal::NoRoom) => return Err(PassedOver::NoRoom),
             None => {}

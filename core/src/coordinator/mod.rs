@@ -180,8 +180,8 @@ struct Worker {
     begun: BTreeSet<AttemptId>,
     /// Jobs that this session was told about.
     told: BTreeSet<JobId>,
-    /// Those among them that it does not run.
-    refused: BTreeMap<JobId, JobRefusal>,
+    /// Those that it does not run, and since when.
+    refused: BTreeMap<JobId, (JobRefusal, Timestamp)>,
     /// Moving mean of the time of one attempt, by job, in microseconds.
     mean_micros: BTreeMap<JobId, f64>,
     last_seen: Timestamp,

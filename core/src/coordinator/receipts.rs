@@ -7,6 +7,7 @@ use crate::{
     digest::outcome_digest,
     ids::{AttemptId, BlobHash, JobId, OutcomeDigest, SessionId, TaskId},
     ledger::Names,
+    limits,
     quantities::Timestamp,
     signing::Receipt,
 };
@@ -91,8 +92,29 @@ impl Coordinator {
         }
     }
 
+    /// A worker has room now for the data of jobs that it refused for lack of it. What it refused a moment ago stays
+    /// refused: whoever changes its mind in each message would be given leases without end.
+    pub fn on_room(&mut self, now: Timestamp, session: SessionId, jobs: &[JobId], fx: &mut Effects) {
+        let Some(peer) = self.sessions.get(&session).copied() else { return };
+        let Some(worker) = self.workers.get_mut(&peer) else { return };
+        self.shares.set_now(now);
+        for id in jobs {
+            let no_room = |(why, since): &(JobRefusal, Timestamp)| {
+                *why == JobRefusal::NoRoom && now.since(*since) >= limits::ROOM_REFUSAL_MIN
+            };
+            if worker.refused.get(id).is_some_and(no_room) {
+                worker.refused.remove(id);
+                // It has forgotten what the job is.
+                worker.told.remove(id);
+            }
+        }
+        self.note_presence(peer);
+        self.pump(now, peer, fx);
+        self.feed(now, fx);
+    }
+
     /// A worker does not run these jobs: what it holds of them goes to others at once, and it is given nothing more of
-    /// them in this session.
+    /// them in this session, unless it comes to have [room](Self::on_room).
     pub fn on_refused(
         &mut self,
         now: Timestamp,
@@ -106,7 +128,7 @@ impl Coordinator {
         for id in jobs {
             let Some(worker) = self.workers.get_mut(&peer) else { return };
             // A worker can refuse what it was told of, and no more.
-            if !worker.told.contains(id) || worker.refused.insert(*id, why).is_some() {
+            if !worker.told.contains(id) || worker.refused.insert(*id, (why, now)).is_some() {
                 continue;
             }
             self.note_presence(peer);

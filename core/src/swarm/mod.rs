@@ -25,6 +25,7 @@ pub mod roster;
 mod tests;
 pub mod tracker;
 pub mod uploads;
+pub mod waiting;
 pub mod ways;
 
 pub use self::{
@@ -36,6 +37,7 @@ pub use self::{
     roster::Roster,
     tracker::Tracker,
     uploads::{UploadNo, Uploads, Wanted},
+    waiting::Waiting,
     ways::{Way, Ways},
 };
 

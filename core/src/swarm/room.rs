@@ -84,8 +84,13 @@ impl Room {
         self.evict_to(self.quota)
     }
 
-    /// Somebody needs these, all of them or none. Returns what has to go before their first byte comes.
-    pub fn pin(&mut self, blobs: &[BlobRef]) -> Result<Vec<BlobHash>, NoRoom> {
+    /// Whether there is room for all of these.
+    pub fn fits(&self, blobs: &[BlobRef]) -> bool {
+        self.new_weight(blobs).is_ok()
+    }
+
+    /// What these add to what is here.
+    fn new_weight(&self, blobs: &[BlobRef]) -> Result<u64, NoRoom> {
         let mut all = BTreeMap::new();
         for blob in blobs {
             let known = self.blobs.get(&blob.hash).map(|entry| entry.weight);
@@ -105,10 +110,13 @@ impl Room {
                 quota: Bytes::new(self.quota),
             });
         }
-        let new = sum(&mut all
-            .iter()
-            .filter(|(hash, _)| !self.blobs.contains_key(hash))
-            .map(|(_, weight)| *weight));
+        let new = all.iter().filter(|(hash, _)| !self.blobs.contains_key(hash));
+        Ok(sum(&mut new.map(|(_, weight)| *weight)))
+    }
+
+    /// Somebody needs these, all of them or none. Returns what has to go before their first byte comes.
+    pub fn pin(&mut self, blobs: &[BlobRef]) -> Result<Vec<BlobHash>, NoRoom> {
+        let new = self.new_weight(blobs)?;
         for blob in blobs {
             self.uses += 1;
             let fresh = Entry { weight: weight(blob.size), pins: 0, used: self.uses };

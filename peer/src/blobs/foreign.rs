@@ -15,7 +15,7 @@ use iroh_blobs::{
 };
 use talka_core::ids::{BlobHash, PeerId};
 
-use super::{BlobServer, to_hash};
+use super::{BlobServer, from_hash, to_hash};
 use crate::identity::endpoint_id;
 
 /// This peer does not serve that one, or not this blob.
@@ -62,8 +62,14 @@ impl BlobServer {
         writer: impl SendStream,
     ) -> Result<(), Refused> {
         let guest = Guest::new(self, peer).await?;
-        if let Err(error) = handle_get(guest.streams(writer), self.store.clone(), request).await {
-            tracing::debug!(peer = %peer.short(), %error, "a request was not served");
+        let discarded = self.discards.of(from_hash(request.hash));
+        tokio::select! {
+            served = handle_get(guest.streams(writer), self.store.clone(), request) => {
+                if let Err(error) = served {
+                    tracing::debug!(peer = %peer.short(), %error, "a request was not served");
+                }
+            }
+            () = discarded => {}
         }
         guest.end().await;
         Ok(())

@@ -7,6 +7,7 @@
 //!
 //! Nobody can write into the store from outside: the protocol's push requests stay disabled.
 
+mod discards;
 mod foreign;
 mod held;
 mod reverse;

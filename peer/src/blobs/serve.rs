@@ -23,9 +23,12 @@ use iroh_blobs::{
     Hash,
     api::Store,
     protocol::GetRequest,
-    provider::events::{
-        AbortReason, ConnectMode, EventMask, EventResult, EventSender, ObserveMode, ProviderMessage,
-        RequestMode, RequestUpdate, ThrottleMode,
+    provider::{
+        events::{
+            AbortReason, ConnectMode, EventMask, EventResult, EventSender, ObserveMode, ProviderMessage,
+            RequestMode, RequestUpdate, ThrottleMode,
+        },
+        handle_connection,
     },
 };
 use talka_core::{
@@ -35,7 +38,7 @@ use talka_core::{
 };
 use tokio::sync::mpsc;
 
-use super::{BlobStore, from_hash};
+use super::{BlobStore, discards::Discards, from_hash};
 use crate::{bucket::TokenBucket, clock::Monotonic, connections::ConnectionLimits, identity::peer_id};
 
 /// Decides what a peer may fetch. It is asked for each request, so it must not wait.
@@ -131,6 +134,7 @@ pub struct BlobServer {
     pub(super) events: EventSender,
     connections: ConnectionLimits,
     received: mpsc::Sender<(PeerId, u64)>,
+    pub(super) discards: Discards,
 }
 
 impl BlobServer {
@@ -174,14 +178,25 @@ impl BlobServer {
             waiting: HashMap::new(),
             freed: HashMap::new(),
             running: FuturesUnordered::new(),
+            discards: blobs.discards.clone(),
         };
         tokio::spawn(doorman.run(messages, incoming));
-        Self { store: blobs.inner().clone(), events, connections, received }
+        Self { store: blobs.inner().clone(), events, connections, received, discards: blobs.discards.clone() }
     }
 
     /// Serves one connection until it ends, whoever made it.
     pub(crate) async fn serve(&self, connection: Connection) {
-        iroh_blobs::provider::handle_connection(connection, self.store.clone(), self.events.clone()).await;
+        let discarded = self.discards.any();
+        let (store, events) = (self.store.clone(), self.events.clone());
+        let mut serving = std::pin::pin!(handle_connection(connection.clone(), store, events));
+        tokio::select! {
+            () = &mut serving => {}
+            // Who of them observes the blob is not known here. It is rare, and who fetches comes again.
+            () = discarded => {
+                connection.close(0_u32.into(), b"a blob is discarded");
+                serving.await;
+            }
+        }
     }
 
     /// Tells that this peer got bytes from another one, which is served the sooner for it.
@@ -238,6 +253,8 @@ struct Doorman<A> {
     freed: HashMap<UploadNo, PeerId>,
     /// Transfers that are followed and answers that wait; one each per open stream at most.
     running: FuturesUnordered<BoxFuture<'static, (Ran, Option<Upload>)>>,
+    /// Blobs of which nothing is told or sent now.
+    discards: Discards,
 }
 
 /// A transfer that is followed.
@@ -343,7 +360,8 @@ impl<A: Admit> Doorman<A> {
     /// The peer behind a connection, if it may have this.
     fn allow(&self, connection: u64, hash: Hash) -> Option<PeerId> {
         let peer = *self.peers.get(&connection)?;
-        self.admit.blob(peer, from_hash(hash)).then_some(peer)
+        let hash = from_hash(hash);
+        (self.admit.blob(peer, hash) && !self.discards.is_one(hash)).then_some(peer)
     }
 
     /// Starts what waits, as far as there are slots.

@@ -28,7 +28,7 @@ use iroh_blobs::{
 use talka_core::{ids::BlobHash, job::BlobRef, limits, quantities, swarm::PieceNo};
 use tokio::io::AsyncWriteExt;
 
-use super::{BlobError, Held, Served, from_hash, tidy::Collections, to_hash};
+use super::{BlobError, Held, Served, discards::Discards, from_hash, tidy::Collections, to_hash};
 
 /// The unit of verification: a lie or a flipped bit is found within so many bytes.
 const GROUP_BYTES: u64 = 16 << 10;
@@ -44,6 +44,7 @@ pub struct BlobStore {
     dir: Option<Arc<PathBuf>>,
     served: Served,
     pub(super) collections: Arc<Collections>,
+    pub(super) discards: Discards,
 }
 
 /// Keeps a blob, or as much of it as is here, from being collected, until it is dropped or the process ends.
@@ -67,7 +68,8 @@ impl BlobStore {
         let options = Options { gc: Some(gc), ..Options::new(&root) };
         let store = FsStore::load_with_opts(root.join("blobs.db"), options);
         let store = store.await.map_err(|error| failed(error.into_boxed_dyn_error()))?;
-        Ok(Self { store: store.into(), dir: Some(Arc::new(root)), served: Served::default(), collections })
+        let (dir, served, discards) = (Some(Arc::new(root)), Served::default(), Discards::default());
+        Ok(Self { store: store.into(), dir, served, collections, discards })
     }
 
     /// A store in memory, for what is small and needed once.
@@ -75,7 +77,8 @@ impl BlobStore {
         let collections = Collections::new();
         let gc = collections.config(limits::BLOB_GC_INTERVAL);
         let store = MemStore::new_with_opts(mem::Options { gc_config: Some(gc) });
-        Self { store: store.into(), dir: None, served: Served::default(), collections }
+        let (served, discards) = (Served::default(), Discards::default());
+        Self { store: store.into(), dir: None, served, collections, discards }
     }
 
     /// Adds bytes under a tag.
@@ -117,6 +120,12 @@ impl BlobStore {
             BlobStatus::Complete { size } => Ok(Some(quantities::Bytes::new(size))),
             BlobStatus::Partial { .. } | BlobStatus::NotFound => Ok(None),
         }
+    }
+
+    /// Whether the store holds nothing of a blob open that it has removed.
+    pub(super) async fn has_let_go(&self, hash: BlobHash) -> Result<bool, BlobError> {
+        let held = self.store.observe(to_hash(hash)).await;
+        Ok(held.map_err(|error| BlobError::Gone(error.into()))?.ranges.is_empty())
     }
 
     /// Reads a blob of at most `max` bytes, verified.
@@ -251,7 +260,8 @@ impl BlobStore {
         &self.store
     }
 
-    /// The pieces of a blob that are here, and those that come from now on. It ends when the store is closed.
+    /// The pieces of a blob that are here, and those that come from now on. It ends when the store is closed, and when the
+    /// blob is discarded.
     pub(crate) async fn pieces(&self, blob: BlobRef) -> Result<BoxStream<'static, Vec<PieceNo>>, BlobError> {
         let observed = self.store.observe(to_hash(blob.hash)).stream().await;
         let bitfields = observed.map_err(|error| BlobError::Gone(error.into()))?;
@@ -260,7 +270,7 @@ impl BlobStore {
             let bitfield = bitfields.next().await?;
             Some((held.add(&bitfield.ranges), (bitfields, held)))
         });
-        Ok(news.boxed())
+        Ok(news.take_until(self.discards.of(blob.hash)).boxed())
     }
 
     /// The request for what is missing of a range of a blob, at the granularity of verification; none when all of it

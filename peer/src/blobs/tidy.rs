@@ -21,6 +21,10 @@ const BREATH: Duration = Duration::from_millis(1);
 const COLLECTION_MAX: Duration = Duration::from_secs(30);
 /// Times that a damaged blob is to be collected while somebody still reads it.
 const DISCARD_TRIES: u32 = 3;
+/// What the store may take to let go of a blob that nobody observes any more: transfers that were cut off have to end.
+const LET_GO_MAX: Duration = Duration::from_secs(2);
+/// How often that is looked at.
+const LET_GO_LOOK: Duration = Duration::from_millis(10);
 
 /// When blobs that nobody names are collected: in an interval, and when somebody needs their room.
 #[derive(Debug)]
@@ -85,9 +89,13 @@ impl BlobStore {
     }
 
     /// Removes a damaged blob, so that it can be fetched again; what named it names it still. Nobody may
-    /// [hold](Self::hold) it, or it stays and this fails. As long as another peer follows what comes of it, the store
-    /// keeps the damaged file open, and reads go on failing.
+    /// [hold](Self::hold) it, or it stays and this fails.
+    ///
+    /// What `iroh-blobs` knows of a blob stays in memory, the damaged file open in it, as long as anybody observes the blob
+    /// or reads it, and what is written meanwhile is thrown away because all of it seems to be there. So other peers that
+    /// do are cut off, and let in again afterwards.
     pub async fn discard(&self, hash: BlobHash) -> Result<(), BlobError> {
+        let _cut_off = self.discards.begin(hash);
         let named: Vec<String> =
             self.tags("").await?.into_iter().filter(|(_, of)| *of == hash).map(|(name, _)| name).collect();
         for name in &named {
@@ -105,6 +113,14 @@ impl BlobStore {
         }
         if self.has(hash).await? {
             return Err(BlobError::InUse { hash });
+        }
+        let until = tokio::time::Instant::now() + LET_GO_MAX;
+        while !self.has_let_go(hash).await? {
+            if tokio::time::Instant::now() >= until {
+                return Err(BlobError::InUse { hash });
+            }
+            // To look is to observe: the store lets go in between.
+            tokio::time::sleep(LET_GO_LOOK).await;
         }
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! Real endpoints on the loopback interface. One program, so that it is linked once.
 
 mod blobs;
+mod damage;
 mod endpoints;
 mod evil;
 mod exchange;

@@ -78,6 +78,8 @@ async fn save(client: &Client, file: &Path) -> anyhow::Result<SignedHead> {
     signed.verify()?;
     let dir = file.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let doing = || format!("cannot write {}", file.display());
+    // Said before a file of no interest to anybody is named.
+    std::fs::read_dir(dir).with_context(doing)?;
     let partial = NamedTempFile::new_in(dir).with_context(doing)?;
     let size = signed.head.size;
     let mut export = Export::new(BufWriter::new(partial), &signed).with_context(doing)?;

@@ -196,7 +196,7 @@ pub(super) struct Machine {
     pub(super) holds: BTreeSet<AttemptId>,
     /// Attempts whose large outputs it keeps, as far as a script let it connect again.
     keeps: BTreeSet<AttemptId>,
-    told: BTreeSet<JobId>,
+    pub(super) told: BTreeSet<JobId>,
     pub(super) inbox: Vec<ToWorker>,
 }
 

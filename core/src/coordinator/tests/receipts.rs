@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use super::grid::{A, B, Grid, job};
 use crate::{
-    coordinator::{Effects, JobRefusal, PassedOver},
+    coordinator::{Effects, JobRefusal, PassedOver, ToWorker},
     ids::{AttemptId, JobId, OutcomeDigest, TaskId},
     ledger::Names,
+    limits,
     quantities::{Fuel, Timestamp},
     signing::Receipt,
 };
@@ -70,6 +71,36 @@ fn a_job_that_a_worker_refuses_goes_to_others_at_once_and_comes_back_with_its_ne
     grid.worker(A).disconnects();
     grid.worker(A).connects(2);
     assert!(grid.machines[&A].holds.iter().any(|held| held.task.job == other));
+}
+
+#[test]
+fn a_job_for_which_there_was_no_room_comes_again_when_there_is_and_one_that_is_distrusted_does_not() {
+    for (why, again) in [(JobRefusal::NoRoom, true), (JobRefusal::Distrusts, false)] {
+        let mut grid = Grid::default();
+        grid.worker(A).connects(1);
+        let id = grid.submit(job(2).quorum(1));
+        let session = grid.worker(A).session();
+        let refuses = |grid: &mut Grid| {
+            grid.event(|coordinator, now, fx| coordinator.on_refused(now, session, &[id], why, fx));
+            // As a worker does that forgets the job.
+            let machine = grid.machines.get_mut(&A).expect("connected");
+            machine.holds.clear();
+            machine.told.remove(&id);
+            machine.inbox.clear();
+        };
+        let has_room =
+            |grid: &mut Grid| grid.event(|coordinator, now, fx| coordinator.on_room(now, session, &[id], fx));
+        refuses(&mut grid);
+        has_room(&mut grid);
+        assert!(grid.worker(A).holds().is_empty(), "it was refused just now");
+        grid.passes(limits::ROOM_REFUSAL_MIN);
+        has_room(&mut grid);
+        assert_eq!(!grid.worker(A).holds().is_empty(), again, "{why:?}");
+        let told = |message: &ToWorker| matches!(message, ToWorker::Job { job, .. } if *job == id);
+        assert_eq!(grid.worker(A).hears().iter().any(told), again, "{why:?}: what the job is");
+        let session = grid.worker(A).session();
+        grid.event(|coordinator, now, fx| coordinator.on_room(now, session, &[JobId::new(99)], fx));
+    }
 }
 
 #[test]
