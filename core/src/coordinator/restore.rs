@@ -1,9 +1,6 @@
 //! Coming back: from what a store holds to a coordinator that goes on where it was.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
     Config, Coordinator, Lease,
@@ -79,7 +76,8 @@ impl Coordinator {
         for (invite, row) in snapshot.invites {
             this.trust.set_invite(invite, row);
         }
-        let (mut undecided, mut leases) = (Vec::new(), Vec::new());
+        let of_all = snapshot.jobs.iter().map(|job| job.leases.len()).sum();
+        let (mut undecided, mut leases) = (Vec::new(), Vec::with_capacity(of_all));
         for job in snapshot.jobs {
             let id = job.row.job;
             if let Some(tasks) = this.restore_job(now, job, &mut leases, fx) {
@@ -159,7 +157,7 @@ impl Coordinator {
 
     /// Takes up the open leases of all jobs again.
     fn restore_leases(&mut self, leases: Vec<Lease>) {
-        let mut by_job = BTreeMap::<JobId, (BTreeSet<LeaseId>, u64)>::new();
+        let mut by_job = BTreeMap::<JobId, (Vec<LeaseId>, u64)>::new();
         for lease in &leases {
             let LeaseRow { lease: id, job, peer, .. } = *lease.row;
             let held = u64::from(lease.part) * lease.open as u64;
@@ -169,12 +167,12 @@ impl Coordinator {
             worker.held += held;
             worker.leases.insert(id);
             let (of_job, held_of_job) = by_job.entry(job).or_default();
-            of_job.insert(id);
+            of_job.push(id);
             *held_of_job += held;
         }
         for (id, (leases, held)) in by_job {
             if let Some(job) = self.jobs.get_mut(&id) {
-                job.leases = leases;
+                job.leases = leases.into_iter().collect();
                 self.shares.hold(job.submission.submitter, held);
             }
         }
