@@ -1,7 +1,6 @@
 //! This command's own peer and its connection to one coordinator.
 
 use std::{
-    ops::Range,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -19,12 +18,11 @@ use talka_peer::{
     identity::Identity,
     rpc::{self, AuthorizedChannel},
     ticket::Ticket,
-    transfer::{ChunkTransport as _, Fetcher, Provider, fetch_blob},
+    transfer::{Fetcher, fetch_blob},
 };
 use talka_proto::wire::{
     self, jobs_client::JobsClient, ledger_client::LedgerClient, peers_client::PeersClient,
 };
-use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 use tonic::{Response, Status};
 
@@ -71,16 +69,6 @@ struct Outputs {
     fetcher: Fetcher,
     blobs: BlobStore,
     bytes: Mutex<u64>,
-}
-
-/// See [`Client::scratch`].
-#[derive(Debug)]
-pub(crate) struct Scratch {
-    blobs: BlobStore,
-    fetcher: Fetcher,
-    provider: Provider,
-    /// Goes away with this value.
-    _dir: TempDir,
 }
 
 impl Client {
@@ -186,14 +174,6 @@ impl Client {
         }
     }
 
-    /// A place for blobs of a job, on the disk, to which they are fetched from the coordinator.
-    pub(crate) async fn scratch(&self) -> anyhow::Result<Scratch> {
-        let dir = TempDir::with_prefix("talka-fetch-").context("cannot create a temporary directory")?;
-        let blobs = BlobStore::open(dir.path()).await?;
-        let fetcher = Fetcher::new(self.endpoint.clone(), blobs.clone(), None);
-        Ok(Scratch { blobs, fetcher, provider: Provider::from(self.address().clone()), _dir: dir })
-    }
-
     /// A store with room for `bytes` more.
     fn outputs(&self, bytes: u64) -> Arc<Outputs> {
         let mut outputs = self.outputs.lock().unwrap_or_else(PoisonError::into_inner);
@@ -209,43 +189,6 @@ impl Client {
     pub(crate) async fn close(self) {
         // Whoever is not there can't be told, and the user need not wait for that.
         drop(tokio::time::timeout(GOODBYE_MAX, self.endpoint.close()).await);
-    }
-}
-
-impl Scratch {
-    /// Fetches a blob and reads it; `max` is what it may weigh.
-    pub(crate) async fn read(&self, blob: BlobRef, max: u64) -> anyhow::Result<Bytes> {
-        if blob.size.get() > max {
-            let max = quantities::Bytes::new(max);
-            return Err(
-                Failure::new(Code::Limit, format!("{} is above the limit of {max}", blob.size)).into()
-            );
-        }
-        self.fetch(blob).await?;
-        Ok(self.blobs.read(blob.hash, max).await?)
-    }
-
-    /// Fetches a part of a blob, verified by itself, and reads it: one input out of those of a million tasks.
-    pub(crate) async fn read_range(&self, blob: BlobRef, range: Range<u64>) -> anyhow::Result<Bytes> {
-        self.blobs.tag(&blob.hash.to_string(), blob.hash).await?;
-        let transport = self.fetcher.transport();
-        let mut start = range.start;
-        while start < range.end {
-            let end = (start + limits::PIECE_BYTES_MAX).min(range.end);
-            transport.fetch_range(&self.provider, blob, start..end, |_| ()).await?;
-            start = end;
-        }
-        Ok(self.blobs.read_part(blob, range).await?)
-    }
-
-    async fn fetch(&self, blob: BlobRef) -> anyhow::Result<()> {
-        self.fetcher.fetch(&self.provider, blob, &blob.hash.to_string(), |_| ()).await?;
-        Ok(())
-    }
-
-    /// Lets go of the directory.
-    pub(crate) async fn close(self) {
-        self.blobs.shutdown().await;
     }
 }
 

@@ -41,6 +41,7 @@ mod progress;
 mod receipt;
 mod registry;
 mod results;
+mod scratch;
 mod selector;
 mod shutdown;
 mod statistics;

@@ -16,27 +16,21 @@ use talka_core::{
     limits,
     outcome::Output,
 };
-use talka_peer::{
-    blobs::BlobStore,
-    transfer::{FetchError, Fetcher, Provider},
-};
+use talka_peer::transfer::FetchError;
 use talka_proto::wire;
 use tokio::sync::{Semaphore, mpsc};
 
-use crate::reactor::{Event, Handle};
+use crate::{
+    reactor::{Event, Handle},
+    submission::Submissions,
+};
 
 /// Fetches outputs as they are asked for, a few at a time, until the reactor is gone.
-pub(crate) async fn run(
-    mut wanted: mpsc::Receiver<FetchOutput>,
-    blobs: BlobStore,
-    fetcher: Fetcher,
-    reactor: Handle,
-) {
+pub(crate) async fn run(mut wanted: mpsc::Receiver<FetchOutput>, submissions: Submissions, reactor: Handle) {
     let places = Arc::new(Semaphore::new(limits::OUTPUT_FETCHES_MAX));
     while let Some(fetch) = wanted.recv().await {
         let Ok(place) = places.clone().acquire_owned().await else { return };
-        let collector =
-            Collector { blobs: blobs.clone(), fetcher: fetcher.clone(), reactor: reactor.clone() };
+        let collector = Collector { submissions: submissions.clone(), reactor: reactor.clone() };
         tokio::spawn(async move {
             collector.collect(fetch).await;
             drop(place);
@@ -63,8 +57,7 @@ fn is_final(error: &FetchError) -> bool {
 }
 
 struct Collector {
-    blobs: BlobStore,
-    fetcher: Fetcher,
+    submissions: Submissions,
     reactor: Handle,
 }
 
@@ -87,12 +80,14 @@ impl Collector {
 
     async fn try_sources(&self, bundle: BlobHash, fetch: &FetchOutput) -> (Option<BlobRef>, Vec<u32>) {
         let mut bad = Vec::new();
+        let (blobs, fetcher) = (self.submissions.blobs(), self.submissions.fetcher());
         for source in &fetch.sources {
             let tag = format!("result/{}/{}/", fetch.task, source.number);
-            let provider = Provider::reverse(source.peer);
-            let fetched = self.fetcher.fetch(&provider, source.blob, &tag, |_| ()).await;
+            // On the connection that it made; where that brings nothing, where it says that it can be dialed.
+            let provider = self.submissions.places().way_to(source.peer);
+            let fetched = fetcher.fetch(&provider, source.blob, &tag, |_| ()).await;
             let (reason, void) = match fetched {
-                Ok(_) if self.is_agreed(bundle, fetch, source.blob).await => match self.blobs.sync().await {
+                Ok(_) if self.is_agreed(bundle, fetch, source.blob).await => match blobs.sync().await {
                     Ok(()) => return (Some(source.blob), bad),
                     // This side's disk is at fault.
                     Err(error) => (error.to_string(), false),
@@ -103,14 +98,14 @@ impl Collector {
             tracing::warn!(task = %fetch.task, peer = %source.peer, reason, void, "an output can't be had");
             bad.extend(void.then_some(source.number));
             // What stays is garbage that no tag names.
-            drop(self.blobs.untag(&tag).await);
+            drop(blobs.untag(&tag).await);
         }
         (None, bad)
     }
 
     async fn is_agreed(&self, bundle: BlobHash, fetch: &FetchOutput, blob: BlobRef) -> bool {
         let max = limits::TASK_OUTPUT_BYTES_MAX + limits::MESSAGE_BYTES_MAX as u64;
-        let Ok(bytes) = self.blobs.read(blob.hash, max).await else { return false };
+        let Ok(bytes) = self.submissions.blobs().read(blob.hash, max).await else { return false };
         let Ok(decoded) = wire::Output::decode(bytes) else { return false };
         let Ok(output) = Output::try_from(decoded) else { return false };
         outcome_digest(bundle, fetch.input, fetch.exit, &output) == fetch.agreed.outcome

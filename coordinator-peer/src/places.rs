@@ -10,7 +10,8 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use talka_core::{ids::PeerId, limits};
+use talka_core::{ids::PeerId, limits, swarm::acquaintances::is_worth_a_dial};
+use talka_peer::transfer::Provider;
 use talka_proto::{convert::id_bytes, wire};
 
 /// Ways to one peer.
@@ -68,6 +69,14 @@ impl Places {
         Some(wire::Provider { peer: id_bytes(peer.as_bytes()), addresses, by_relay })
     }
 
+    /// How the coordinator itself fetches from a peer: on a connection that the peer made, or by a dial where it says that
+    /// it can be reached.
+    pub(crate) fn way_to(&self, peer: PeerId) -> Provider {
+        let place = self.known().get(&peer).cloned().unwrap_or_default();
+        let direct = place.direct.iter().filter_map(|text| text.parse().ok()).filter(is_worth_a_dial);
+        Provider::dial(peer, direct.collect())
+    }
+
     fn known(&self) -> MutexGuard<'_, HashMap<PeerId, Place>> {
         // Changed by whole statements, so it holds even after a panic elsewhere.
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
@@ -89,10 +98,14 @@ mod tests {
         let places = Places::new(true);
         assert_eq!(said(&places), None);
         let (here, nonsense) = ("127.0.0.1:9".to_owned(), "example.org".to_owned());
-        assert!(places.learn(PEER, Place::new(&[here.clone(), nonsense], false)));
-        assert_eq!(said(&places), Some((vec![here], false)));
+        assert!(!places.way_to(PEER).address().is_dialable(), "it has to offer what it has");
+        let anywhere = "0.0.0.0:9".to_owned();
+        assert!(places.learn(PEER, Place::new(&[here.clone(), nonsense, anywhere.clone()], false)));
+        assert_eq!(places.way_to(PEER).address().direct, [here.parse().expect("an address")]);
+        assert_eq!(said(&places), Some((vec![here, anywhere], false)));
         assert!(places.learn(PEER, Place::new(&[], true)));
         assert_eq!(said(&places), Some((vec![], true)), "it is private now");
+        assert!(places.way_to(PEER).address().direct.is_empty());
         assert!(!places.learn(PEER, Place::default()));
         assert_eq!(said(&places), None);
     }

@@ -157,7 +157,7 @@ pub async fn run(
     let connections = ConnectionLimits::default();
     let reverse = ReverseProviders::new(connections.clone());
     let fetcher = Fetcher::new(endpoint.clone(), blobs.clone(), Some(reverse.clone()));
-    let submissions = Submissions::new(blobs.clone(), fetcher.clone(), endpoint.address().relay.is_some());
+    let submissions = Submissions::new(blobs.clone(), fetcher, endpoint.address().relay.is_some());
     let snapshot = store.load().map_err(store_failed)?;
     let (restored, fx, indices) = restore(&config, audit_key, snapshot, &submissions).await?;
     let reader = store.reader();
@@ -202,7 +202,7 @@ pub async fn run(
     let http_address = http.as_ref().and_then(|listener| listener.local_addr().ok());
 
     let reactor = tokio::spawn(reactor.run(stopping.clone()));
-    tasks.spawn(outputs::run(wanted, blobs.clone(), fetcher, handle));
+    tasks.spawn(outputs::run(wanted, submissions.clone(), handle));
     tasks.spawn(submissions.keep_again(running));
     let (for_peers, stop) = (server.clone(), stopping.clone());
     let serving = tokio::spawn(async move { for_peers.serve_peers(streams, stop).await });

@@ -84,6 +84,11 @@ impl Submissions {
         &self.blobs
     }
 
+    /// Fetches what others have.
+    pub(crate) fn fetcher(&self) -> &Fetcher {
+        &self.fetcher
+    }
+
     /// What this coordinator has sent of its blobs.
     pub(crate) fn served(&self) -> &Served {
         self.blobs.served()

@@ -176,7 +176,7 @@ pub const COMPILED_BYTES_MAX: u64 = 512 << 20;
 pub const COMPILE_CACHE_BYTES_MAX: u64 = 1 << 30;
 /// The same as files: all of them are looked through when a new one is written.
 pub const COMPILE_CACHE_FILES_MAX: usize = 4096;
-/// Jobs whose program and datasets one executor keeps, so that going from one to another costs nothing.
+/// Jobs that one executor keeps, with their datasets, and programs, so that going from one to another costs nothing.
 pub const EXECUTOR_JOBS_MAX: usize = 16;
 /// Programs and datasets that one executor keeps beyond those of the job that it runs.
 pub const EXECUTOR_LOADED_BYTES_MAX: u64 = 512 << 20;
@@ -298,8 +298,9 @@ pub const PAGE_ROWS_MAX: u32 = 1000;
 pub const STORE_READERS: usize = 3;
 /// Wait for a lock of the store, or for one of its readers.
 pub const STORE_BUSY_MAX: Duration = Duration::from_secs(5);
-/// Page cache of the writing connection in KiB: the open leases and reports of a busy coordinator fit.
-pub const STORE_CACHE_KIB: i64 = 64 << 10;
+/// Page cache of the writing connection in KiB: the open leases and reports of a busy coordinator fit. A commit that
+/// has split a page looks through all of it, so a larger one is no faster.
+pub const STORE_CACHE_KIB: i64 = 16 << 10;
 /// Pages of the write-ahead log, 4 KiB each, before they are moved into the database: the longer, the more
 /// commits share a page write, and the longer the pause when it happens.
 pub const STORE_WAL_PAGES: u32 = 4000;
@@ -478,6 +479,8 @@ pub const FOLLOW_REPORTS_MIN: u64 = 1000;
 pub const RATE_LIMIT_MIN: u64 = 64 << 10;
 /// Time without a single piece after which a fetch is given up, to be tried again later.
 pub const SWARM_GIVE_UP_AFTER: Duration = Duration::from_mins(1);
+/// The same where a person waits: the dial of a peer that is gone takes half of it.
+pub const SWARM_PATIENCE_OF_A_COMMAND: Duration = Duration::from_secs(10);
 /// Members that are remembered of the exchange of one blob; of more, a peer could not speak with all anyway.
 pub const SWARM_MEMBERS_MAX: usize = 1000;
 /// Blobs of which a peer knows who exchanges them: those of all unfinished jobs, and of some more.

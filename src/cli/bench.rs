@@ -50,10 +50,10 @@ pub(crate) enum BenchCommand {
     took, and the shortest time that any way of spreading it could take with such uplinks.\n\n\
     With --poisoners it does so twice, the second time with a share of the peers claiming to have\n\
     everything and sending bytes that belong to nothing, and shows how much longer the others took,\n\
-    who was banned, and how many wrong bytes were kept.\n\n\
+    who was banned, and how many wrong bytes were kept. Those peers fetch as well, as the same ones do in the clean run.\n\n\
     With --json: {\"peers\", \"mib\", \"uplink_mb_s\", \"downlink_mb_s\", \"seed_upload_ratio\", \"wall_secs\",\n\
     \"fluid_bound_secs\", \"cpu_secs\", \"seed_only\"}; null where no cap was set. With --poisoners also\n\
-    \"poisoned\": {\"poisoners\", \"wall_secs\", \"times_clean\", \"seed_upload_ratio\", \"wrong_bytes\",\n\
+    \"poisoned\": {\"poisoners\", \"fetchers\", \"poisoners_fetched_bytes\", \"wall_secs\", \"times_clean\", \"seed_upload_ratio\", \"wrong_bytes\",\n\
     \"poisoners_banned\", \"honest_banned\", \"cpu_secs\"}, where bans are those of all peers together.")]
 pub(crate) struct SwarmFlags {
     /// Peers that fetch [default: 4].

@@ -26,7 +26,7 @@ pub(crate) enum PeerCommand {
     Info(InfoFlags),
     /// Let a worker in, and trust it from the start as much as one that passed checks.
     #[command(after_help = "Example:\n  talka peer approve KEY\n\n\
-        The peer need not be known yet. This and the next two are for the coordinator's owner, hold for good, and \
+        The peer need not be known yet. This and the next three are for the coordinator's owner, hold for good, and \
         the last word counts.")]
     Approve(AdmitFlags),
     /// Give a worker nothing more. What it did counts.
@@ -35,9 +35,14 @@ pub(crate) enum PeerCommand {
     /// Give a worker nothing more, count no vote of it, and do again what rests on its word alone.
     #[command(after_help = "Example:\n  talka peer ban 3f9a")]
     Ban(AdmitFlags),
+    /// Take back what was said of a worker: it is as any other that nothing was said of.
+    #[command(after_help = "Example:\n  talka peer reset 3f9a\n\n\
+        What checks have shown of it stays. One that was turned away is let in again when it is started again; where only \
+        invited or approved workers may work, one that was approved is not.")]
+    Reset(AdmitFlags),
 }
 
-/// `talka peer approve`, `reject` and `ban`.
+/// `talka peer approve`, `reject`, `ban` and `reset`.
 #[derive(Debug, Args)]
 pub(crate) struct AdmitFlags {
     /// The worker's key, or how it begins if the coordinator knows it.
@@ -71,6 +76,7 @@ impl PeerCommand {
             Self::Approve(flags) => return flags.run(Admission::Approved, out).await,
             Self::Reject(flags) => return flags.run(Admission::Rejected, out).await,
             Self::Ban(flags) => return flags.run(Admission::Banned, out).await,
+            Self::Reset(flags) => return flags.run(Admission::Open, out).await,
         };
         let client = Client::connect_as_owner_or_not(coordinator).await?;
         let reply = client::unary(client.peers().list(wire::ListPeersRequest {})).await;
@@ -94,6 +100,8 @@ impl AdmitFlags {
             out.json(&serde_json::json!({ "peer": peer.to_string(), "admission": admission.name() }))?;
         } else if out.is_quiet() {
             out.line(peer)?;
+        } else if admission == Admission::Open {
+            out.line(format!("{} is as any other worker from now on", peer.short()))?;
         } else {
             out.line(format!("{} is {} from now on", peer.short(), admission.name()))?;
         }

@@ -10,7 +10,9 @@ use std::{
 use anyhow::Context;
 use clap::{Args, Subcommand, builder::FalseyValueParser};
 use serde::Serialize;
-use talka_core::{digest::outcome_digest, job::Inputs, limits, outcome::NoResult, quantities::Fuel};
+use talka_core::{
+    digest::outcome_digest, ids::PeerId, job::Inputs, limits, outcome::NoResult, quantities::Fuel,
+};
 use talka_peer::files::{Existing, write_durably};
 use talka_proto::wire;
 
@@ -24,6 +26,7 @@ use crate::{
     format::{grouped, iso8601},
     output::{Out, printable},
     receipt::{self, NoReceipt, Vouched},
+    scratch::Scratch,
 };
 
 /// Commands about receipts: all that vouches for one task, in one file.
@@ -40,8 +43,8 @@ pub(crate) enum ReceiptCommand {
     /// Check every signature and proof in a receipt; with --rerun, execute the task again.
     #[command(after_help = "Examples:\n  talka receipt verify task.receipt\n  \
         talka receipt verify task.receipt --rerun\n\n\
-        Needs nothing but the file, and with --rerun the coordinator, for the program and the input; both are what\n\
-        their hashes say, whoever sends them. With --json: {\"ok\", \"task\", \"digest\", \"fuel\", \"problems\", \"rerun\", ...}.\n\
+        Needs nothing but the file, and with --rerun the coordinator, which names the workers that have the program and the\n\
+        input; what neither has is named. Both are what their hashes say, whoever sends them. With --json: {\"ok\", \"task\", \"digest\", \"fuel\", \"problems\", \"rerun\", ...}.\n\
         Exit code: 0 when all of it fits, 1 when not.")]
     Verify(VerifyFlags),
 }
@@ -232,14 +235,24 @@ fn no_result(reason: NoResult) -> String {
 
 /// Fetches what the task needs and executes it.
 async fn rerun(client: &Client, reply: &wire::ReceiptReply, vouched: &Vouched) -> anyhow::Result<run::Ran> {
+    let workers = reply.workers.iter().filter_map(|worker| PeerId::try_from(&worker.peer[..]).ok());
+    let scratch = Scratch::open(client, workers.take(limits::PROVIDERS_MAX).collect()).await?;
+    let ran = rerun_in(&scratch, reply, vouched).await;
+    scratch.close().await;
+    ran
+}
+
+async fn rerun_in(
+    scratch: &Scratch,
+    reply: &wire::ReceiptReply,
+    vouched: &Vouched,
+) -> anyhow::Result<run::Ran> {
     let (spec, position) = (&vouched.spec, vouched.entry.task.index);
-    let scratch = client.scratch().await?;
-    let module =
-        scratch.read(spec.bundle, limits::MODULE_BYTES_MAX).await.context("cannot fetch the program")?;
+    let module = scratch.read(spec.bundle, limits::MODULE_BYTES_MAX, "the program").await?;
     let mut datasets = Vec::with_capacity(spec.datasets.len());
     for dataset in &spec.datasets {
-        let bytes = scratch.read(dataset.blob, limits::DATASETS_BYTES_MAX).await;
-        let bytes = bytes.with_context(|| format!("cannot fetch the dataset {}", dataset.name))?;
+        let what = format!("the dataset {}", dataset.name);
+        let bytes = scratch.read(dataset.blob, limits::DATASETS_BYTES_MAX, &what).await?;
         datasets.push((dataset.name.clone(), dataset.blob.hash, bytes));
     }
     let stdin = match &spec.inputs {
@@ -247,12 +260,10 @@ async fn rerun(client: &Client, reply: &wire::ReceiptReply, vouched: &Vouched) -
         Inputs::Packed { data, .. } => {
             let length = reply.input_length.min(limits::INPUT_BYTES_MAX);
             let range = reply.input_offset..reply.input_offset.saturating_add(length);
-            scratch.read_range(*data, range).await.context("cannot fetch the input")?
+            scratch.read_range(*data, range, "the input").await?
         }
     };
-    let ran = run::again(spec, position, module, datasets, stdin).await;
-    scratch.close().await;
-    ran
+    run::again(spec, position, module, datasets, stdin).await
 }
 
 impl RerunView {

@@ -50,7 +50,8 @@ fn a_swarm_is_measured_with_peers_that_send_wrong_bytes() {
     assert!(report["uplink_mb_s"].is_null() && report["fluid_bound_secs"].is_null(), "{report}");
     let poisoned = &report["poisoned"];
     assert_positive(poisoned, &["wall_secs", "times_clean", "seed_upload_ratio"]);
-    assert_eq!(poisoned["poisoners"], 1, "{report}");
+    assert_eq!((&poisoned["poisoners"], &poisoned["fetchers"]), (&1.into(), &3.into()), "{report}");
+    assert!(poisoned["poisoners_fetched_bytes"].as_u64() > Some(0), "it fetches as others do: {report}");
     assert_eq!((&poisoned["wrong_bytes"], &poisoned["honest_banned"]), (&0.into(), &0.into()), "{report}");
 }
 

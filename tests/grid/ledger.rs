@@ -89,6 +89,36 @@ fn credit_is_recomputed_from_an_exported_ledger_and_a_task_is_executed_again() {
 }
 
 #[test]
+fn a_task_is_executed_again_with_what_a_worker_has_when_the_coordinator_has_it_no_more() {
+    let mut grid = Grid::start();
+    let worker = grid.start_worker();
+    // Too long to travel in a lease.
+    for (name, word) in [("a", "two "), ("b", "three ")] {
+        grid.file(name, word.repeat(10_000));
+    }
+    grid.talka(["submit", "--quorum", "1", "--each", "a", "b", "--wait", &sample("wordcount")])
+        .run()
+        .success();
+    let before = grid.json(["receipt", "get", "last/1", "-o", "task.receipt"]);
+    assert_eq!(text(&before, "task"), "1/1");
+    let rerun = ["receipt", "verify", "task.receipt", "--rerun", "--json"];
+    assert_eq!(grid.talka(rerun).run().success().json()["rerun"]["ok"].as_bool(), Some(true));
+
+    grid.kill_coordinator();
+    std::fs::remove_dir_all(grid.data_dir().join("blobs")).expect("there");
+    grid.start_coordinator_again();
+    let is_there = || grid.json(["peer", "list"])[0]["connected"].as_bool().filter(|connected| *connected);
+    until("the worker to be back", LONG, is_there);
+    let again = grid.talka(rerun).run().success().json();
+    assert_eq!(again["rerun"]["digest"], again["digest"], "{again}");
+
+    drop(worker);
+    let (code, message) = grid.talka(rerun).run().exits(1).error();
+    assert_eq!(code, "not-found", "{message}");
+    assert!(message.starts_with("the program can't be had: bytes 0 to "), "{message}");
+}
+
+#[test]
 fn a_worker_runs_only_what_submitters_signed_whom_its_owner_trusts() {
     let mut grid = Grid::start();
     let nobody = "ab".repeat(32);

@@ -72,6 +72,10 @@ fn the_coordinators_owner_approves_rejects_and_bans_and_nobody_else_does() {
         assert!(is_refused(&grid, "worker-1", &ticket).contains(word));
         assert_eq!(text(&listed(&grid, &key), "admission"), word);
     }
+    let said = grid.json(["peer", "reset", &key[..8]]);
+    assert_eq!((text(&said, "peer"), text(&said, "admission")), (key.clone(), "open".into()));
+    let refused = is_refused(&grid, "worker-1", &ticket);
+    assert!(refused.contains(&format!("talka peer approve {key}")), "as if nothing had been said: {refused}");
 }
 
 #[test]

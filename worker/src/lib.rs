@@ -249,7 +249,7 @@ pub async fn run(
     let fetcher = Fetcher::new(
         disk,
         swarm,
-        Tracker::new(client.clone(), presence),
+        Tracker::new(client.clone(), presence.clone()),
         Compiler::with_cache(config.executable.clone(), config.data_dir.clone()),
         events.clone(),
     );
@@ -269,7 +269,7 @@ pub async fn run(
     let shell = Shell::new(machine, slots, fetcher, kept, incoming, owner, asked);
 
     let (up, mut is_up) = mpsc::channel(1);
-    let terms = session::Terms { trust: config.trust, names: config.names };
+    let terms = session::Terms { trust: config.trust, names: config.names, presence };
     let session = tokio::spawn(session::keep(client, terms, events, up, stopping.clone()));
     let shell = tokio::spawn(shell.run(shutdown.clone()));
     let (mut session, mut shell) = (session, shell);

@@ -14,13 +14,15 @@ use tokio_stream::{StreamExt, wrappers::ReceiverStream};
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};
 
-use crate::{shell::Event, trust::Trust};
+use crate::{shell::Event, tracker::Presence, trust::Trust};
 
 /// What a worker's owner decided about sessions.
 #[derive(Debug)]
 pub(crate) struct Terms {
     pub(crate) trust: Trust,
     pub(crate) names: Names,
+    /// What is told of where this worker is.
+    pub(crate) presence: Presence,
 }
 
 /// Why a session did not come up or ended.
@@ -101,6 +103,8 @@ async fn session(
         holding: attempts(&holding),
         owner: terms.names.owner().into(),
         team: terms.names.team().into(),
+        addresses: terms.presence.addresses().iter().map(ToString::to_string).collect(),
+        by_relay: terms.presence.by_relay(),
     };
     let (outbound, messages) = mpsc::channel(talka_core::limits::SESSION_QUEUE_MAX);
     // The shell gets the only sender: when it drops that, all that it said is sent, and the session ends.

@@ -59,6 +59,11 @@ impl Presence {
         &self.addresses
     }
 
+    /// Whether others can reach it through the coordinator's relay.
+    pub(crate) fn by_relay(&self) -> bool {
+        self.by_relay
+    }
+
     /// The ways to a peer that was named, if this worker may take one.
     fn provider(&self, peer: PeerId, named: &wire::Provider, coordinator: &PeerAddr) -> Option<Provider> {
         let addresses = named.addresses.iter().take(limits::TICKET_ADDRESSES_MAX);
@@ -91,6 +96,7 @@ impl Tracker {
             hash: id_bytes(blob.hash.as_bytes()),
             addresses: self.presence.addresses.iter().map(ToString::to_string).collect(),
             by_relay: self.presence.by_relay,
+            ..wire::ProvidersRequest::default()
         };
         let mut peers = PeersClient::new(self.client.channel());
         let reply = peers.providers(request).await?.into_inner();

@@ -25,6 +25,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::{Context, refused};
 use crate::{
     clock,
+    places::Place,
     reactor::{Event, Handle, Opened, Stopped},
     receipts::{Bundles, Checker, Signed, Unsigned},
 };
@@ -76,6 +77,7 @@ impl Grid for GridService {
         let names = Names::new(&hello.owner, &hello.team)
             .map_err(|error| InvalidMessage::new("owner", error.to_string()))?;
         let holding = attempt_ids(hello.holding);
+        let place = Place::new(&hello.addresses, hello.by_relay);
         let (outbound, messages) = mpsc::channel(limits::SESSION_QUEUE_MAX);
         let reactor = self.0.reactor.clone();
         let invite = invite.map(|token| InviteId::of(&token));
@@ -84,6 +86,7 @@ impl Grid for GridService {
         let opened = reactor.call(|reply| Event::Opened(Box::new(opened), reply)).await?;
         let session = opened.map_err(|refusal| refused(&refusal))?;
         tracing::info!(%peer, session = session.get(), "worker connected");
+        self.0.submissions.places().learn(peer, place);
         if names != Names::default() {
             reactor.send(Event::Named(session, names)).await?;
         }

@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use rand::seq::IteratorRandom;
 use talka_core::{
-    coordinator::{InviteRow, WorkerView},
+    coordinator::{Coordinator, InviteRow, WorkerView},
+    ids::PeerId,
     limits,
     placement::{Admission, InviteId},
 };
@@ -20,6 +22,25 @@ use crate::{clock, places::Place, reactor::Event};
 /// See the [module](self).
 pub(crate) struct PeersService(pub(crate) Context);
 
+impl PeersService {
+    /// Workers that may have a blob of a job that has ended: those that had it once, and others that are connected, by lot.
+    async fn who_may_have(&self, had_by: &[bytes::Bytes]) -> Result<Vec<PeerId>, Status> {
+        let connected = |coordinator: &Coordinator| -> Vec<PeerId> {
+            let workers = coordinator.workers().filter(|worker| worker.connected);
+            workers.map(|worker| worker.peer).collect()
+        };
+        let connected = self.0.reactor.ask(connected).await?;
+        let had_by: Vec<PeerId> =
+            had_by.iter().take(limits::PROVIDERS_MAX).filter_map(|peer| peer_id(peer).ok()).collect();
+        let (had, others): (Vec<PeerId>, Vec<PeerId>) =
+            connected.into_iter().partition(|peer| had_by.contains(peer));
+        let mut named = had;
+        let more = limits::PROVIDERS_MAX.saturating_sub(named.len());
+        named.extend(others.into_iter().sample(&mut rand::rng(), more));
+        Ok(named)
+    }
+}
+
 #[tonic::async_trait]
 impl Peers for PeersService {
     async fn list(
@@ -27,7 +48,7 @@ impl Peers for PeersService {
         request: Request<wire::ListPeersRequest>,
     ) -> Result<Response<wire::ListPeersReply>, Status> {
         let for_operator = role(&request) >= Role::Operator;
-        let question = move |coordinator: &talka_core::coordinator::Coordinator| -> (Vec<_>, Vec<_>) {
+        let question = move |coordinator: &Coordinator| -> (Vec<_>, Vec<_>) {
             let said = coordinator.admissions().filter(|_| for_operator);
             (coordinator.workers().collect(), said.take(limits::ADMISSIONS_LISTED_MAX).collect())
         };
@@ -84,13 +105,17 @@ impl Peers for PeersService {
         request: Request<wire::ProvidersRequest>,
     ) -> Result<Response<wire::ProvidersReply>, Status> {
         let asker = peer(&request)?;
-        let wire::ProvidersRequest { hash, addresses, by_relay, .. } = request.into_inner();
+        let is_submitter = role(&request) >= Role::Submitter;
+        let wire::ProvidersRequest { hash, addresses, by_relay, of_ended, had_by } = request.into_inner();
         let hash = blob_hash(&hash)?;
         let places = self.0.submissions.places();
         let takes_part = places.learn(asker, Place::new(&addresses, by_relay));
         let members = self.0.reactor.call(|reply| Event::Members { asker, hash, takes_part, reply }).await?;
-        let members = members
-            .ok_or_else(|| Status::not_found("no unfinished job of this coordinator needs this blob"))?;
+        let members = match members {
+            Some(members) => members,
+            None if of_ended && is_submitter => self.who_may_have(&had_by).await?,
+            None => return Err(Status::not_found("no unfinished job of this coordinator needs this blob")),
+        };
         let providers = members.into_iter().filter_map(|peer| places.provider(peer)).collect();
         Ok(Response::new(wire::ProvidersReply { providers }))
     }

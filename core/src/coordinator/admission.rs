@@ -45,8 +45,8 @@ impl Coordinator {
         Ok(())
     }
 
-    /// The coordinator's owner says what becomes of a peer, which need not be known yet. One that may not work loses
-    /// its session and its leases. Of one that is banned no vote counts, and what rests on its word is taken back.
+    /// The coordinator's owner says what becomes of a peer, which need not be known yet: [`Admission::Open`] takes back what
+    /// was said before. One that may not work loses its session and its leases. Of one that is banned no vote counts, and what rests on its word is taken back.
     pub fn on_admission(&mut self, now: Timestamp, peer: PeerId, admission: Admission, fx: &mut Effects) {
         self.shares.set_now(now);
         let no = self.number(peer, fx);
@@ -69,6 +69,14 @@ impl Coordinator {
         }
         if admission == Admission::Banned {
             self.backtrack(now, no, fx);
+        }
+        if admission == Admission::Open && self.config.admit != Admit::Anyone {
+            // Whoever was let in by that word has to be let in anew, or not.
+            let session = self.workers.get(&no).and_then(|worker| worker.session);
+            if let Some(session) = session {
+                self.on_session_closed(now, session);
+                fx.messages.push((session, ToWorker::Replaced));
+            }
         }
         self.note_presence(no);
         self.judge_votes_of(no);

@@ -149,7 +149,7 @@ impl Exchange for ExchangeService {
         };
         let wire::MembersRequest { hash, addresses } = request.into_inner();
         let hash = blob_hash(&hash)?;
-        self.check_begun(hash).await?;
+        self.check_begun(hash).await.inspect_err(|_| known.forget(hash))?;
         self.server.admits(asker, hash).await.map_err(refused)?;
         let addresses = addresses.iter().take(limits::TICKET_ADDRESSES_MAX);
         let addresses = addresses.filter_map(|text| text.parse().ok()).filter(is_worth_a_dial);

@@ -57,12 +57,15 @@ pub(super) struct Fetching<M> {
     /// When a piece came last.
     moved: Timestamp,
     failures: Vec<(PeerId, FetchError)>,
+    /// Whether only a part of the blob is fetched.
+    is_part: bool,
 }
 
 impl<M: Members> Fetching<M> {
     pub(super) async fn new(
         shared: Arc<Shared>,
         blob: BlobRef,
+        part: Option<Range<u64>>,
         members: Arc<M>,
         state: watch::Sender<State>,
         wants: mpsc::Receiver<Range<u64>>,
@@ -78,6 +81,13 @@ impl<M: Members> Fetching<M> {
             }
         }
         state.send_replace(State::new(have.clone()));
+        let is_part = part.is_some();
+        if let Some(bytes) = part {
+            // What is not wanted is not missing.
+            let (wanted, count) = (Pieces::of(size).covering(&bytes), Pieces::of(size).count());
+            have.insert_range(0..wanted.start);
+            have.insert_range(wanted.end..count);
+        }
         let (neighbours, news) = Neighbours::start(shared.clone(), blob, members.clone());
         Ok(Self {
             moved: shared.clock.now(),
@@ -92,6 +102,7 @@ impl<M: Members> Fetching<M> {
             flights: HashMap::new(),
             running: JoinSet::new(),
             failures: Vec::new(),
+            is_part,
         })
     }
 
@@ -123,6 +134,9 @@ impl<M: Members> Fetching<M> {
                 },
                 _ = ticks.tick() => self.on_tick()?,
             }
+        }
+        if self.is_part {
+            return Ok(());
         }
         match self.shared.store.size(self.blob.hash).await? {
             Some(size) if size == self.blob.size => Ok(()),

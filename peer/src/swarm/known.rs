@@ -33,6 +33,11 @@ impl Known {
         self.lock().on_received(self.clock.now(), hash, provider.peer(), direct);
     }
 
+    /// Nothing of a blob is here any more.
+    pub(super) fn forget(&self, hash: BlobHash) {
+        self.lock().forget(hash);
+    }
+
     pub(super) fn named(&self, hash: BlobHash, asker: PeerId) -> Vec<Acquaintance> {
         let mut draw = |below: u32| rand::random_range(0..below);
         self.lock().named(self.clock.now(), hash, asker, &mut draw)

@@ -78,8 +78,18 @@ struct Shared {
 impl Swarm {
     /// Fetches by `transport`, which must fetch into `store`, from which `server` serves.
     pub fn new(me: PeerId, transport: impl Into<Transports>, store: BlobStore, server: BlobServer) -> Self {
+        Self::with_patience(me, transport, store, server, limits::SWARM_GIVE_UP_AFTER)
+    }
+
+    /// The same where somebody waits: a fetch is given up after so long without a piece.
+    pub fn with_patience(
+        me: PeerId,
+        transport: impl Into<Transports>,
+        store: BlobStore,
+        server: BlobServer,
+        give_up: Duration,
+    ) -> Self {
         let transport = transport.into();
-        let give_up = limits::SWARM_GIVE_UP_AFTER;
         let (bans, clock) = (Mutex::default(), Monotonic::start());
         let (from_sources, from_peers) = (AtomicU64::new(0), AtomicU64::new(0));
         let known = Known::new(clock);
@@ -91,11 +101,33 @@ impl Swarm {
     /// Starts to fetch what is missing of a blob, and holds it as long as what is returned lives. Who needs it for
     /// longer tags it before.
     pub async fn fetch(&self, blob: BlobRef, members: impl Members) -> Result<Fetch, FetchBlobError> {
+        self.start(blob, None, members).await
+    }
+
+    /// Fetches the pieces that hold these bytes and no others, and waits until they are here. Returns what came from each
+    /// provider. The caller holds or tags the blob.
+    pub async fn fetch_part(
+        &self,
+        blob: BlobRef,
+        bytes: Range<u64>,
+        members: impl Members,
+    ) -> Result<BTreeMap<PeerId, u64>, Arc<FetchBlobError>> {
+        let part = self.start(blob, Some(bytes), members).await.map_err(Arc::new)?;
+        part.done().await?;
+        Ok(part.bytes_by_provider())
+    }
+
+    async fn start(
+        &self,
+        blob: BlobRef,
+        part: Option<Range<u64>>,
+        members: impl Members,
+    ) -> Result<Fetch, FetchBlobError> {
         let hold = self.0.store.hold(blob.hash).await?;
         let count = Pieces::of(blob.size).count();
         let (state, watched) = watch::channel(State::new(PieceSet::none(count)));
         let (wants, wanted) = mpsc::channel(WANTS_MAX);
-        let fetching = Fetching::new(self.0.clone(), blob, Arc::new(members), state, wanted).await?;
+        let fetching = Fetching::new(self.0.clone(), blob, part, Arc::new(members), state, wanted).await?;
         let task = AbortOnDropHandle::new(tokio::spawn(fetching.run()));
         Ok(Fetch { blob, state: watched, wants, _task: task, _hold: hold })
     }

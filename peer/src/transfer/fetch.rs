@@ -1,14 +1,11 @@
 //! The simple picker: one provider after the other, piece after piece.
 
-use std::{
-    collections::{BTreeMap, VecDeque},
-    sync::Arc,
-};
+use std::collections::{BTreeMap, VecDeque};
 
 use talka_core::{ids::PeerId, job::BlobRef, limits};
 use tokio_util::sync::CancellationToken;
 
-use super::{ChunkTransport, FetchError, IrohBlobs, Provider};
+use super::{ChunkTransport, FetchError, GrpcBlobs, IrohBlobs, Provider, Transports};
 use crate::{
     blobs::{BlobError, BlobStore, Hold, ReverseProviders},
     endpoint::PeerEndpoint,
@@ -148,18 +145,20 @@ pub async fn fetch_from<T: ChunkTransport>(
     }
 }
 
-/// Fetches blobs into a store, each from one provider that somebody named. Cheap to clone.
+/// Fetches blobs into a store, each from one provider that somebody named, by both transports. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Fetcher {
-    transport: Arc<IrohBlobs>,
+    transport: Transports,
     store: BlobStore,
 }
 
 impl Fetcher {
     /// Fetches into `store`; `reverse` are the peers that offer their blobs, if any may.
     pub fn new(endpoint: PeerEndpoint, store: BlobStore, reverse: Option<ReverseProviders>) -> Self {
-        let transport = Arc::new(IrohBlobs::new(endpoint, store.clone(), reverse));
-        Self { transport, store }
+        let first = IrohBlobs::new(endpoint.clone(), store.clone(), reverse);
+        // It serves nobody, so there is nowhere to be asked.
+        let second = GrpcBlobs::new(endpoint, store.clone(), []);
+        Self { transport: Transports::both(first, second), store }
     }
 
     /// Fetches what is missing of a blob from `provider` and keeps it under `tag`, over a restart in the middle of it too.
@@ -172,11 +171,11 @@ impl Fetcher {
         progress: impl FnMut(u64) + Send,
     ) -> Result<u64, FetchError> {
         self.store.tag(tag, blob.hash).await?;
-        fetch_from(self.transport.as_ref(), &self.store, provider, blob, progress).await
+        fetch_from(&self.transport, &self.store, provider, blob, progress).await
     }
 
     /// The transport, for those who pick pieces and providers themselves.
-    pub fn transport(&self) -> &IrohBlobs {
+    pub fn transport(&self) -> &Transports {
         &self.transport
     }
 }

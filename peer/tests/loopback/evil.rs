@@ -1,9 +1,15 @@
 //! A provider between a peer and an honest provider, which passes the honest one's answers on, almost.
 
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
 use iroh::{
     endpoint::{Connection, RecvStream, SendStream},
     protocol::{AcceptError, ProtocolHandler},
 };
+use iroh_blobs::protocol::{ChunkRanges, ChunkRangesExt, ObserveItem};
 use talka_peer::{
     Router, address::PeerAddr, blobs, connections::ConnectionLimits, endpoint::PeerEndpoint,
     transfer::Provider,
@@ -12,7 +18,7 @@ use talka_peer::{
 use crate::peers::endpoint;
 
 /// What it does to an answer.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) enum Trick {
     /// Flips one bit of this byte.
     Flip(usize),
@@ -24,6 +30,43 @@ pub(crate) enum Trick {
     Drip(usize),
     /// Says that it does not have what it says that it has.
     Lack,
+    /// The same, and says without end what it has.
+    Flood(Flood),
+}
+
+/// How a flood of reports went: clones count together.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Flood {
+    /// Questions that were answered so until nobody listened any more.
+    pub(crate) ended: Arc<AtomicU64>,
+    /// The most reports that one of them took.
+    pub(crate) most: Arc<AtomicU64>,
+}
+
+impl Flood {
+    /// Says that it has everything, and then runs with gaps, far beyond the blob as well.
+    async fn pour(&self, answer: &mut SendStream, size: u64) -> Result<(), AcceptError> {
+        let gaps = (0..1000_u64).map(|run| ChunkRanges::chunks(run * 3..run * 3 + 1));
+        let gaps = gaps.fold(ChunkRanges::chunks(1 << 40..1 << 41), |all, run| all | run);
+        let (all, gaps) = (report(size, ChunkRanges::all())?, report(u64::MAX, gaps)?);
+        answer.write_all(&all).await.map_err(AcceptError::from_err)?;
+        let mut reports = 1;
+        while answer.write_all(&gaps).await.is_ok() {
+            reports += 1;
+        }
+        self.most.fetch_max(reports, Ordering::Relaxed);
+        self.ended.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+/// What a peer has, as it says on the wire.
+fn report(size: u64, ranges: ChunkRanges) -> Result<Vec<u8>, AcceptError> {
+    let item = postcard::to_extend(&ObserveItem { size, ranges }, Vec::new());
+    let item = item.map_err(AcceptError::from_err)?;
+    let mut message = postcard::to_extend(&item.len(), Vec::new()).map_err(AcceptError::from_err)?;
+    message.extend(item);
+    Ok(message)
 }
 
 #[derive(Debug, Clone)]
@@ -49,7 +92,7 @@ impl ProtocolHandler for Evil {
         loop {
             let (answer, question) = victim.accept_bi().await?;
             let (ask, honest) = upstream.open_bi().await?;
-            let (victim, trick) = (victim.clone(), self.trick);
+            let (victim, trick) = (victim.clone(), self.trick.clone());
             // The victim may have had enough of it at any time.
             tokio::spawn(
                 async move { drop(pass_on(victim, trick, (question, ask), (honest, answer)).await) },
@@ -68,30 +111,35 @@ async fn pass_on(
     /// A request for bytes begins with it; others, as those for what is held, are answered in truth.
     const GET: u8 = 0;
     let request = question.read_to_end(1 << 20).await.map_err(AcceptError::from_err)?;
-    let trick = (request.first() == Some(&GET)).then_some(trick);
+    let is_get = request.first() == Some(&GET);
+    if let (Trick::Flood(flood), false) = (&trick, is_get) {
+        let size = 1 << 30;
+        return flood.pour(&mut answer, size).await;
+    }
+    let trick = is_get.then_some(trick);
     ask.write_all(&request).await.map_err(AcceptError::from_err)?;
     ask.finish()?;
     let mut sent = 0;
     let mut buffer = vec![0; 1 << 16];
     while let Some(read) = honest.read(&mut buffer).await.map_err(AcceptError::from_err)? {
         let bytes = &mut buffer[..read];
-        match trick {
-            Some(Trick::Flip(at)) if (sent..sent + read).contains(&at) => bytes[at - sent] ^= 1,
-            Some(Trick::Stall(at)) if sent + read > at => {
+        match &trick {
+            Some(Trick::Flip(at)) if (sent..sent + read).contains(at) => bytes[*at - sent] ^= 1,
+            Some(Trick::Stall(at)) if sent + read > *at => {
                 answer.write_all(&bytes[..at - sent]).await.map_err(AcceptError::from_err)?;
                 // It keeps nobody else waiting.
                 honest.stop(0_u32.into()).ok();
                 victim.closed().await;
                 return Ok(());
             }
-            Some(Trick::Lack) => {
+            Some(Trick::Lack | Trick::Flood(_)) => {
                 /// What an honest provider says then.
                 const INTERNAL: u32 = 3;
                 honest.stop(0_u32.into()).ok();
                 return Ok(answer.reset(INTERNAL.into())?);
             }
             Some(Trick::Drip(rate)) => {
-                for drop in bytes.chunks(rate) {
+                for drop in bytes.chunks(*rate) {
                     answer.write_all(drop).await.map_err(AcceptError::from_err)?;
                     // That is the trick.
                     tokio::time::sleep(std::time::Duration::from_secs(1)).await;

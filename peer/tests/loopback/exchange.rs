@@ -14,7 +14,7 @@ use talka_peer::{
     endpoint::PeerEndpoint,
     rpc::{self, PeerHandler},
     swarm::{Fetch, Swarm},
-    transfer::{ChunkTransport, FetchError, GrpcBlobs, IrohBlobs, Provider, Transports},
+    transfer::{ChunkTransport, FetchError, Fetcher, GrpcBlobs, IrohBlobs, Provider, Transports},
 };
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
@@ -50,7 +50,11 @@ impl Both {
     }
 
     pub(crate) async fn with(serving: Serving, first: First, admit: impl Admit) -> Self {
-        let (endpoint, store) = (endpoint().await, BlobStore::in_memory());
+        Self::of(BlobStore::in_memory(), serving, first, admit).await
+    }
+
+    pub(crate) async fn of(store: BlobStore, serving: Serving, first: First, admit: impl Admit) -> Self {
+        let endpoint = endpoint().await;
         let connections = ConnectionLimits::default();
         let server = BlobServer::with(&store, admit, serving, connections.clone());
         let transport = IrohBlobs::new(endpoint.clone(), store.clone(), None);
@@ -129,6 +133,22 @@ async fn the_second_transport_brings_a_blob_where_the_first_one_fails() {
         })
         .await;
         assert!(!leech.swarm.is_banned(seed.endpoint.peer_id()), "what breaks is no lie");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_fetches_from_one_that_was_named_has_both_ways_too() {
+    let bytes = noise(3 * MIB + 77);
+    for first in [First::Works, First::Unknown, First::Breaks] {
+        let (seed, blob) = Both::seed(Serving::default(), first, &bytes).await;
+        let store = BlobStore::in_memory();
+        let fetcher = Fetcher::new(endpoint().await, store.clone(), None);
+        let came = fetcher.fetch(&seed.provider(), blob, "result/1/", |_| ()).await.expect("fetched");
+        assert_eq!(came, blob.size.get(), "{first:?}");
+        assert_eq!(store.read(blob.hash, u64::MAX).await.expect("here"), bytes, "{first:?}");
+        let nowhere = BlobRef { hash: BlobHash::new([7; 32]), ..blob };
+        let error = fetcher.fetch(&seed.provider(), nowhere, "result/2/", |_| ()).await;
+        assert!(matches!(error, Err(FetchError::NotHeld)), "{first:?}: {error:?}");
     }
 }
 
@@ -291,6 +311,13 @@ async fn who_has_all_of_it_stays_known_by_telling() {
     );
     let unknown = BlobRef { hash: BlobHash::new([7; 32]), ..blob };
     assert!(first.second.follow(&seed.provider(), unknown).await.is_ok(), "it may come");
+
+    // Who has nothing of it any more names nobody, not even when it comes again.
+    seed.store.untag("data").await.expect("tags");
+    seed.store.collect().await;
+    first.swarm.tell(blob).await;
+    seed.store.add_bytes(bytes, "data").await.expect("added");
+    assert!(members(&seed.provider(), blob).await.is_empty());
 }
 
 /// Whom a peer names, by the wire alone.

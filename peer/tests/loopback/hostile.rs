@@ -36,7 +36,7 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tonic::{Request, Response, Status};
 
 use crate::{
-    evil::{Trick, evil},
+    evil::{Flood, Trick, evil},
     exchange::{Both, First, done},
     peers::{Callers, DEADLINE, endpoint, eventually, noise},
     swarm::{MIB, Peer, Told, fetch_all, seeded},
@@ -109,6 +109,32 @@ async fn half_requests_and_readers_that_do_not_read_keep_nobody_waiting() {
     let fetch = peer.fetch(blob, Told { source: Some(seed.provider()), others: vec![] }).await;
     done(&fetch).await;
     assert_eq!(peer.store.read(blob.hash, u64::MAX).await.expect("here"), bytes);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_says_without_end_what_it_has_is_not_listened_to() {
+    let bytes = noise(6 * MIB);
+    let serving = Serving { upload: std::num::NonZeroU64::new(4 << 20), is_source: false };
+    let honest = Peer::new(serving).await;
+    let blob = honest.store.add_bytes(bytes.clone(), "data").await.expect("added");
+    let (flood, mut told, mut routers) = (Flood::default(), vec![honest.provider()], Vec::new());
+    for _ in 0..3 {
+        let (liar, router) = evil(honest.endpoint.address(), Trick::Flood(flood.clone())).await;
+        told.push(liar);
+        routers.push(router);
+    }
+    let peer = Peer::new(Serving::default()).await;
+    let fetch = peer.swarm.fetch(blob, Told { source: None, others: told }).await.expect("it starts");
+    let is_over = || async { (flood.ended.load(Ordering::Relaxed) >= 3).then_some(()) };
+    eventually("all floods to be cut off", is_over).await;
+    done(&fetch).await;
+    assert_eq!(peer.store.read(blob.hash, u64::MAX).await.expect("here"), bytes);
+    assert!(!peer.swarm.is_banned(honest.endpoint.peer_id()));
+    // Those that were listened to, and those that were on their way: windows are far smaller than all of them.
+    let groups = blob.size.get().div_ceil(16 << 10);
+    let heard = limits::FOLLOW_REPORTS_MIN + groups * limits::FOLLOW_REPORTS_PER_GROUP;
+    let most = flood.most.load(Ordering::Relaxed);
+    assert!((heard..heard + 4000).contains(&most), "{most} reports of which {heard} may be heard");
 }
 
 /// What a peer that speaks gRPC alone does.

@@ -10,7 +10,7 @@ use talka_peer::{
     connections::ConnectionLimits,
     endpoint::PeerEndpoint,
     swarm::{Fetch, Members, Swarm},
-    transfer::{ChunkTransport, FetchError, IrohBlobs, Provider},
+    transfer::{ChunkTransport, FetchBlobError, FetchError, IrohBlobs, Provider},
 };
 
 use crate::{
@@ -137,6 +137,43 @@ async fn what_a_task_waits_for_comes_first_and_before_the_rest() {
     assert_eq!(part, bytes.slice(20 * (1 << 20) + 5..20 * (1 << 20) + 1000));
     assert!(!peer.store.has(blob.hash).await.expect("a store"), "the rest is still on its way");
     assert!(peer.store.read_part(blob, 0..blob.size.get()).await.is_err(), "and can't be read");
+}
+
+#[tokio::test]
+async fn of_a_part_no_more_comes_than_the_pieces_that_hold_it() {
+    let bytes = noise(32 * MIB);
+    let (holder, blob) = seeded(&bytes).await;
+    // The source has lost it.
+    let empty = Peer::new(source()).await;
+    let told = Told { source: Some(empty.provider()), others: vec![holder.provider()] };
+    let peer = Peer::new(Serving::default()).await;
+    peer.store.tag("part", blob.hash).await.expect("tagged");
+    let range = 20 * MIB - 5..20 * MIB + 1000;
+    let came = peer.swarm.fetch_part(blob, range.clone(), told.clone()).await.expect("it comes");
+    assert_eq!(came.into_iter().collect::<Vec<_>>(), [(holder.endpoint.peer_id(), 2 * MIB)]);
+    let part = peer.store.read_part(blob, range.clone()).await.expect("here");
+    assert_eq!(part, bytes.slice(20 * (1 << 20) - 5..20 * (1 << 20) + 1000));
+    assert!(!peer.store.has(blob.hash).await.expect("a store"));
+    let again = peer.swarm.fetch_part(blob, range, told.clone()).await.expect("it is here");
+    assert!(again.is_empty());
+    peer.swarm.fetch_part(blob, 7..7, told).await.expect("nothing is always here");
+}
+
+#[tokio::test]
+async fn what_nobody_has_is_given_up_as_soon_as_was_asked_for() {
+    let (empty, store) = (Peer::new(source()).await, BlobStore::in_memory());
+    let endpoint = endpoint().await;
+    let server = BlobServer::with(&store, AdmitAll, Serving::default(), ConnectionLimits::default());
+    let transport = IrohBlobs::new(endpoint.clone(), store.clone(), None);
+    let patience = std::time::Duration::from_millis(200);
+    let swarm = Swarm::with_patience(endpoint.peer_id(), transport, store, server, patience);
+    let told = Told { source: Some(empty.provider()), others: vec![] };
+    let blob = BlobRef {
+        hash: talka_core::ids::BlobHash::new([7; 32]),
+        size: talka_core::quantities::Bytes::mib(4),
+    };
+    let error = swarm.fetch_part(blob, 0..MIB, told).await.expect_err("nobody has it");
+    assert!(matches!(*error, FetchBlobError::NoProvider { .. }), "{error:?}");
 }
 
 #[tokio::test]

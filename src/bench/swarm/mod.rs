@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 pub(crate) use self::peer::{SwarmPeerConfig, run as peer};
 use self::{
-    process::{Part, PeerProcess},
+    process::{Ended, Part, PeerProcess},
     report::{Poisoned, Report},
 };
 use crate::{output::Out, paths, progress};
@@ -59,7 +59,7 @@ enum Word {
     /// It has compared.
     Checked { wrong_bytes: u64, banned: Vec<String> },
     /// It ends.
-    Ended { served: u64, cpu_secs: f64 },
+    Ended { served: u64, fetched: u64, cpu_secs: f64 },
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -90,7 +90,7 @@ pub(crate) async fn run(config: SwarmConfig, out: Out) -> anyhow::Result<ExitCod
         Some(poisoners) => {
             bar.set_message("peers fetch, and some send wrong bytes");
             let measured = tokio::time::timeout(longest, measure(config, poisoners)).await;
-            Some(Poisoned::new(poisoners, &clean, measured.with_context(late)??))
+            Some(Poisoned::new(&config, poisoners, &clean, measured.with_context(late)??))
         }
         None => None,
     };
@@ -108,6 +108,8 @@ struct Measured {
     wrong_bytes: u64,
     /// Bans of poisoners, and of others, by all peers together.
     banned: (usize, usize),
+    /// What those who send wrong bytes took themselves until the others were done.
+    liars_fetched: u64,
 }
 
 /// Lets the peers fetch, so many of which send wrong bytes.
@@ -130,8 +132,8 @@ async fn measure(config: SwarmConfig, poisoners: u32) -> anyhow::Result<Measured
     let everybody = try_join_all(liars.iter_mut().chain(&mut peers).map(PeerProcess::ready)).await?;
     let everybody: Vec<PeerText> = everybody.into_iter().map(|(peer, _)| peer).collect();
     let begun = Instant::now();
-    for (number, peer) in peers.iter_mut().enumerate() {
-        let itself = number + liars.len();
+    // The liars fetch as well, so that there are as many who do as without them.
+    for (itself, peer) in liars.iter_mut().chain(&mut peers).enumerate() {
         let others = everybody.iter().enumerate().filter(|(other, _)| *other != itself && !config.seed_only);
         let others = others.map(|(_, other)| other.clone()).collect();
         peer.tell(&Order::Fetch { blob: blob.clone(), source: at_source.clone(), others }).await?;
@@ -149,14 +151,25 @@ async fn measure(config: SwarmConfig, poisoners: u32) -> anyhow::Result<Measured
             banned = (banned.0 + of_liars, banned.1 + bans.len() - of_liars);
         }
     }
-    let mut cpu_secs = 0.0;
-    for peer in peers.into_iter().chain(liars) {
-        cpu_secs += peer.end().await?.1;
+    let (mut cpu_secs, mut liars_fetched) = (0.0, 0);
+    for peer in peers {
+        cpu_secs += peer.end().await?.cpu_secs;
     }
-    let (served, cpu) = source.end().await.context("the source")?;
+    for liar in liars {
+        let ended = liar.end().await.context("a poisoner")?;
+        (cpu_secs, liars_fetched) = (cpu_secs + ended.cpu_secs, liars_fetched + ended.fetched);
+    }
+    let Ended { served, cpu_secs: cpu, .. } = source.end().await.context("the source")?;
     #[expect(clippy::cast_precision_loss, reason = "bytes of a blob")]
     let seed_upload_ratio = served as f64 / bytes as f64;
-    Ok(Measured { wall_secs, seed_upload_ratio, cpu_secs: cpu_secs + cpu, wrong_bytes, banned })
+    Ok(Measured {
+        wall_secs,
+        seed_upload_ratio,
+        cpu_secs: cpu_secs + cpu,
+        wrong_bytes,
+        banned,
+        liars_fetched,
+    })
 }
 
 /// With equal uplinks u and downlinks d: the largest of F/u, as the source has to send everything once, F/d, as each peer has

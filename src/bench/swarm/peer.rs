@@ -5,10 +5,15 @@ use std::{num::NonZeroU64, process::ExitCode, time::Duration};
 use anyhow::Context;
 use bytes::Bytes;
 use futures_util::{FutureExt, future::BoxFuture};
-use talka_core::{job::BlobRef, limits, quantities::Bytes as Size};
+use talka_core::{
+    ids::{BlobHash, PeerId},
+    job::BlobRef,
+    limits,
+    quantities::Bytes as Size,
+};
 use talka_peer::{
     Cause,
-    blobs::{self, AdmitAll, BlobServer, BlobStore, Serving},
+    blobs::{self, Admit, AdmitAll, BlobServer, BlobStore, Serving},
     connections::ConnectionLimits,
     endpoint::{EndpointConfig, PeerEndpoint},
     faults::Poisoner,
@@ -42,7 +47,7 @@ const ORDER_BYTES_MAX: u64 = 64 << 10;
 /// Serves until the end of standard input.
 pub(crate) async fn run(config: SwarmPeerConfig, out: Out) -> anyhow::Result<ExitCode> {
     if let Some(size) = config.poison {
-        return poison(size, out).await;
+        return poison(size, config.download, out).await;
     }
     let dir = tempfile::TempDir::with_prefix("talka-bench-").context("cannot create a directory")?;
     let store = BlobStore::open(dir.path()).await?;
@@ -76,11 +81,9 @@ pub(crate) async fn run(config: SwarmPeerConfig, out: Out) -> anyhow::Result<Exi
     while let Some(line) = orders.next_line().await? {
         match serde_json::from_str(&line)? {
             Order::Fetch { blob, source, others } => {
-                let blob = BlobRef { hash: blob.hash.parse()?, size: Size::new(blob.size) };
-                let source = provider(&source)?;
-                let others = others.iter().map(provider).collect::<anyhow::Result<Vec<_>>>()?;
-                known.extend(others.iter().chain([&source]).map(Provider::peer));
-                let fetch = swarm.fetch(blob, Told { source, others }).await?;
+                let (blob, told, named) = told(&blob, &source, &others)?;
+                known.extend(named);
+                let fetch = swarm.fetch(blob, told).await?;
                 fetch.done().await?;
                 out.json(&Word::Fetched)?;
                 fetches.push(fetch);
@@ -96,7 +99,9 @@ pub(crate) async fn run(config: SwarmPeerConfig, out: Out) -> anyhow::Result<Exi
         }
     }
     settled(&store).await;
-    out.json(&Word::Ended { served: store.served_bytes(), cpu_secs: cpu_secs() })?;
+    let (from_source, from_peers) = swarm.received();
+    let (served, fetched) = (store.served_bytes(), from_source + from_peers);
+    out.json(&Word::Ended { served, fetched, cpu_secs: cpu_secs() })?;
     drop(exchange);
     drop(router.shutdown().await);
     endpoint.close().await;
@@ -104,17 +109,43 @@ pub(crate) async fn run(config: SwarmPeerConfig, out: Out) -> anyhow::Result<Exi
     Ok(ExitCode::SUCCESS)
 }
 
-/// Serves wrong bytes until the end of standard input.
-async fn poison(size: Size, out: Out) -> anyhow::Result<ExitCode> {
+/// Serves nobody right bytes.
+struct Nobody;
+
+impl Admit for Nobody {
+    fn blob(&self, _peer: PeerId, _blob: BlobHash) -> bool {
+        false
+    }
+}
+
+/// Serves wrong bytes until the end of standard input, and fetches as others do when it is told to.
+async fn poison(size: Size, download: Option<NonZeroU64>, out: Out) -> anyhow::Result<ExitCode> {
+    let dir = tempfile::TempDir::with_prefix("talka-bench-").context("cannot create a directory")?;
+    let store = BlobStore::open(dir.path()).await?;
     let endpoint = PeerEndpoint::bind(EndpointConfig::new(Identity::ephemeral()).on_loopback()).await?;
     let router = endpoint.router(&ConnectionLimits::default());
     let router = router.accept(blobs::ALPN, Poisoner::new(size)).spawn();
     let address = *endpoint.address().direct.first().context("no address")?;
+    let first = IrohBlobs::new(endpoint.clone(), store.clone(), None).with_download_limit(download);
+    let second = GrpcBlobs::new(endpoint.clone(), store.clone(), []);
+    let server = BlobServer::with(&store, Nobody, Serving::default(), ConnectionLimits::default());
+    let swarm = Swarm::new(endpoint.peer_id(), Transports::both(first, second), store.clone(), server);
     out.json(&Word::Ready { peer: PeerText { peer: endpoint.peer_id().to_string(), address }, blob: None })?;
-    tokio::io::copy(&mut tokio::io::stdin(), &mut tokio::io::sink()).await?;
-    out.json(&Word::Ended { served: 0, cpu_secs: cpu_secs() })?;
+    let mut orders = BufReader::new(tokio::io::stdin().take(ORDER_BYTES_MAX)).lines();
+    let mut fetches = Vec::new();
+    while let Some(line) = orders.next_line().await? {
+        if let Order::Fetch { blob, source, others } = serde_json::from_str(&line)? {
+            let (blob, told, _) = told(&blob, &source, &others)?;
+            // Nobody waits for it.
+            fetches.push(swarm.fetch(blob, told).await?);
+        }
+    }
+    let (from_source, from_peers) = swarm.received();
+    out.json(&Word::Ended { served: 0, fetched: from_source + from_peers, cpu_secs: cpu_secs() })?;
+    drop(fetches);
     drop(router.shutdown().await);
     endpoint.close().await;
+    store.shutdown().await;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -152,6 +183,19 @@ async fn settled(store: &BlobStore) {
 
 fn provider(text: &PeerText) -> anyhow::Result<Provider> {
     Ok(Provider::dial(text.peer.parse()?, vec![text.address]))
+}
+
+/// What an order to fetch means: the blob, whom to ask, and all who are named.
+fn told(
+    blob: &BlobText,
+    source: &PeerText,
+    others: &[PeerText],
+) -> anyhow::Result<(BlobRef, Told, Vec<PeerId>)> {
+    let blob = BlobRef { hash: blob.hash.parse()?, size: Size::new(blob.size) };
+    let source = provider(source)?;
+    let others = others.iter().map(provider).collect::<anyhow::Result<Vec<_>>>()?;
+    let named = others.iter().chain([&source]).map(Provider::peer).collect();
+    Ok((blob, Told { source, others }, named))
 }
 
 /// Whom this peer was told of, once and for all.

@@ -26,6 +26,17 @@ pub(super) enum Part {
     Poisoner(u64),
 }
 
+/// What a peer process did.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Ended {
+    /// Bytes that it sent.
+    pub(super) served: u64,
+    /// Bytes that it took.
+    pub(super) fetched: u64,
+    /// Its processor time.
+    pub(super) cpu_secs: f64,
+}
+
 /// It ends at the end of its standard input, whatever happens to this process.
 pub(super) struct PeerProcess {
     child: Child,
@@ -94,17 +105,17 @@ impl PeerProcess {
         }
     }
 
-    /// Ends it: what it sent, and its processor time.
-    pub(super) async fn end(self) -> anyhow::Result<(u64, f64)> {
+    /// Ends it.
+    pub(super) async fn end(self) -> anyhow::Result<Ended> {
         let Self { mut child, input, mut words } = self;
         drop(input);
         let line =
             tokio::time::timeout(END_MAX, words.next_line()).await.context("a peer does not end")??;
         let line = line.context("a peer process ended without a word")?;
-        let Word::Ended { served, cpu_secs } = serde_json::from_str(&line)? else {
+        let Word::Ended { served, fetched, cpu_secs } = serde_json::from_str(&line)? else {
             bail!("a peer process said {line} instead of ending");
         };
         tokio::time::timeout(END_MAX, child.wait()).await.context("a peer does not end")??;
-        Ok((served, cpu_secs))
+        Ok(Ended { served, fetched, cpu_secs })
     }
 }

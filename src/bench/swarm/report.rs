@@ -1,6 +1,7 @@
 //! What `talka bench swarm` says.
 
 use serde::Serialize;
+use talka_core::quantities::Bytes;
 
 use super::{Measured, SwarmConfig};
 use crate::output::Out;
@@ -30,6 +31,10 @@ pub(super) struct Report {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(super) struct Poisoned {
     poisoners: u32,
+    /// Peers that fetch, the poisoners among them: as many as in the clean run.
+    fetchers: u32,
+    /// What the poisoners took of the others until those were done.
+    poisoners_fetched_bytes: u64,
     wall_secs: f64,
     /// The time as a multiple of that without them, in the same run.
     times_clean: f64,
@@ -44,11 +49,14 @@ pub(super) struct Poisoned {
 }
 
 impl Poisoned {
-    pub(super) fn new(poisoners: u32, clean: &Measured, poisoned: Measured) -> Self {
-        let Measured { wall_secs, seed_upload_ratio, cpu_secs, wrong_bytes, banned } = poisoned;
+    pub(super) fn new(config: &SwarmConfig, poisoners: u32, clean: &Measured, poisoned: Measured) -> Self {
+        let Measured { wall_secs, seed_upload_ratio, cpu_secs, wrong_bytes, banned, liars_fetched } =
+            poisoned;
         let (poisoners_banned, honest_banned) = banned;
         Self {
             poisoners,
+            fetchers: config.peers,
+            poisoners_fetched_bytes: liars_fetched,
             wall_secs,
             times_clean: wall_secs / clean.wall_secs,
             seed_upload_ratio,
@@ -106,7 +114,15 @@ impl Report {
         ])?;
         let Some(poisoned) = &self.poisoned else { return Ok(()) };
         out.fields([
-            ("poisoners", format!("{} of the peers", poisoned.poisoners)),
+            (
+                "poisoners",
+                format!(
+                    "{} of the {} peers; they fetch, too, as in the clean run, and took {}",
+                    poisoned.poisoners,
+                    poisoned.fetchers,
+                    Bytes::new(poisoned.poisoners_fetched_bytes)
+                ),
+            ),
             ("time", format!("{:.2} s, {:.2} times the clean one", poisoned.wall_secs, poisoned.times_clean)),
             ("source sent", format!("{:.2} times the blob", poisoned.seed_upload_ratio)),
             ("wrong bytes", poisoned.wrong_bytes.to_string()),

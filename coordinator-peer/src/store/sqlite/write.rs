@@ -246,17 +246,26 @@ impl Writer<'_> {
             return Ok(());
         }
         let mut settle = self.conn.prepare_cached("DELETE FROM pending WHERE task_id = ?1")?;
-        let mut insert = self.conn.prepare_cached("INSERT INTO task_final VALUES(?1, ?2, ?3)")?;
+        let mut insert = self.conn.prepare_cached("INSERT INTO task_final VALUES(?, ?, ?)")?;
+        let mut insert_many = self.conn.prepare_cached(INSERT_FINALS)?;
         let mut entry = Vec::new();
-        for row in rows {
-            let key = task_key(row.task)?;
-            if row.had_pending {
-                settle.execute([key])?;
+        let (many, rest) = rows.as_chunks::<FINALS_AT_ONCE>();
+        let many = many.iter().map(|rows| &rows[..]);
+        for rows in many.chain(rest.iter().map(std::slice::from_ref)) {
+            let insert = if rows.len() == 1 { &mut insert } else { &mut insert_many };
+            for (row, column) in rows.iter().zip((1..).step_by(3)) {
+                let key = task_key(row.task)?;
+                if row.had_pending {
+                    settle.execute([key])?;
+                }
+                entry.clear();
+                let digest = packed::put_entry(&mut entry, row)?;
+                insert.raw_bind_parameter(column, key)?;
+                insert.raw_bind_parameter(column + 1, digest)?;
+                insert.raw_bind_parameter(column + 2, &entry)?;
+                self.add_output(key, &row.output)?;
             }
-            entry.clear();
-            let digest = packed::put_entry(&mut entry, row)?;
-            insert.execute(params![key, digest, entry])?;
-            self.add_output(key, &row.output)?;
+            insert.raw_execute()?;
         }
         let mut count = self.conn.prepare_cached(
             "INSERT INTO final_block VALUES(?1, ?2) \
@@ -323,6 +332,11 @@ impl Writer<'_> {
         Ok(())
     }
 }
+
+/// Final tasks of one statement: most of what a row costs by itself is to begin and to end it.
+const FINALS_AT_ONCE: usize = 8;
+const INSERT_FINALS: &str = "INSERT INTO task_final VALUES(?, ?, ?), (?, ?, ?), (?, ?, ?), (?, ?, ?), \
+                             (?, ?, ?), (?, ?, ?), (?, ?, ?), (?, ?, ?)";
 
 fn must_exist(changed: usize, job: JobId) -> Result<(), StoreError> {
     match changed {

@@ -387,3 +387,23 @@ fn the_owner_approves_rejects_and_bans_and_a_restart_remembers() {
     grid.says(A, Admission::Open);
     grid.admit(A, from("192.0.2.1")).expect("admitted again");
 }
+
+#[test]
+fn who_was_approved_and_is_not_any_more_stays_where_anybody_may_work_and_only_there() {
+    for (admit, stays, again) in [
+        (Admit::Anyone, true, Ok(())),
+        (Admit::Invited, false, Err(Refusal::NotInvited)),
+        (Admit::Approved, false, Err(Refusal::NotApproved(peer(A)))),
+    ] {
+        let mut grid = Grid::default();
+        grid.coordinator = Coordinator::new(Config { admit, ..Config::default() });
+        grid.says(A, Admission::Approved);
+        grid.connects_from(A, "192.0.2.1");
+        grid.submit(job(1).quorum(1));
+        assert_eq!(grid.holds(A), [0]);
+        grid.says(A, Admission::Open);
+        assert_eq!(grid.coordinator.workers().any(|worker| worker.connected), stays, "{admit:?}");
+        assert_eq!(grid.admit(A, from("192.0.2.1")), again, "{admit:?}");
+        assert!(grid.coordinator.admissions().next().is_none(), "nothing is said of it");
+    }
+}
