@@ -176,7 +176,7 @@ pub const COMPILED_BYTES_MAX: u64 = 512 << 20;
 pub const COMPILE_CACHE_BYTES_MAX: u64 = 1 << 30;
 /// The same as files: all of them are looked through when a new one is written.
 pub const COMPILE_CACHE_FILES_MAX: usize = 4096;
-/// Jobs whose program and datasets one executor keeps, so that going from one to another costs nothing.
+/// Jobs that one executor keeps, with their datasets, and programs, so that going from one to another costs nothing.
 pub const EXECUTOR_JOBS_MAX: usize = 16;
 /// Programs and datasets that one executor keeps beyond those of the job that it runs.
 pub const EXECUTOR_LOADED_BYTES_MAX: u64 = 512 << 20;

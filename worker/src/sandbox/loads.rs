@@ -80,7 +80,8 @@ impl Loads {
         let address = Arc::as_ptr(job.program());
         let known = self.programs.iter().find(|loaded| std::ptr::eq(loaded.program.as_ptr(), address));
         plan.sends_program = known.is_none();
-        plan.program = known.map(|loaded| loaded.number).unwrap_or_else(|| self.number());
+        let known = known.map(|loaded| loaded.number);
+        plan.program = known.unwrap_or_else(|| self.number());
         let (dataset_bytes, program_bytes) = (job.dataset_bytes(), job.program().size() as u64);
         let needed = dataset_bytes + if plan.sends_program { program_bytes } else { 0 };
         self.make_room(needed, &mut plan);
