@@ -3,7 +3,10 @@
 //! Reports without the signature that belongs to them are not taken, so that whatever earns credit can be shown to
 //! have been claimed. The signature is over what the reports digest to, not over what they say that they do.
 
-use std::collections::HashMap;
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use talka_core::{
     coordinator::{Coordinator, Examined, Report, ReportOutcome},
@@ -35,17 +38,37 @@ pub(crate) enum Unsigned {
     Stopped(#[from] Stopped),
 }
 
+/// What jobs run, as far as a session was told of them: whoever reports on one was. Clones share it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Bundles(Arc<Mutex<HashMap<JobId, BlobHash>>>);
+
+impl Bundles {
+    /// Notes what a job runs.
+    pub(crate) fn note(&self, job: JobId, bundle: BlobHash) {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.len() >= limits::ACTIVE_JOBS_MAX {
+            // Who asks for one of these asks the reactor.
+            known.clear();
+        }
+        known.insert(job, bundle);
+    }
+
+    fn get(&self, job: JobId) -> Option<BlobHash> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&job).copied()
+    }
+}
+
 /// Checks the reports of one worker.
 #[derive(Debug)]
 pub(crate) struct Checker {
     coordinator: PeerId,
     worker: Verifier,
-    bundles: HashMap<JobId, BlobHash>,
+    bundles: Bundles,
 }
 
 impl Checker {
-    pub(crate) fn new(coordinator: PeerId, worker: PeerId) -> Self {
-        Self { coordinator, worker: Verifier::new(worker), bundles: HashMap::new() }
+    pub(crate) fn new(coordinator: PeerId, worker: PeerId, bundles: Bundles) -> Self {
+        Self { coordinator, worker: Verifier::new(worker), bundles }
     }
 
     /// Whose reports it checks.
@@ -94,17 +117,14 @@ impl Checker {
 
     /// Workers are told of a job before they report on it, so an honest one names none that is unknown.
     async fn bundle(&mut self, reactor: &Handle, job: JobId) -> Result<BlobHash, Unsigned> {
-        if let Some(bundle) = self.bundles.get(&job) {
-            return Ok(*bundle);
+        if let Some(bundle) = self.bundles.get(job) {
+            return Ok(bundle);
         }
         let question =
             move |coordinator: &Coordinator| Some(coordinator.job(job).ok()?.submission.spec.bundle.hash);
         let bundle = reactor.ask(question).await?;
         let bundle = bundle.ok_or_else(|| InvalidMessage::new("job", "there is no such job"))?;
-        if self.bundles.len() >= limits::ACTIVE_JOBS_MAX {
-            self.bundles.clear();
-        }
-        self.bundles.insert(job, bundle);
+        self.bundles.note(job, bundle);
         Ok(bundle)
     }
 }
@@ -130,7 +150,7 @@ mod tests {
             by.sign(statement.as_bytes()).as_bytes().to_vec()
         };
         let swapped = [leaves[1], leaves[0], leaves[2]];
-        let checker = Checker::new(here, worker.peer_id());
+        let checker = Checker::new(here, worker.peer_id(), Bundles::default());
         for (signature, ok) in [
             (sign(&worker, here, &leaves), true),
             (sign(&worker, there, &leaves), false),

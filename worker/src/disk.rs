@@ -7,11 +7,16 @@
 //! |---|---|
 //! | `job/JOB/TIME/NUMBER` | a blob of a job that runs or was running |
 //! | `output/ATTEMPT/` | a large output, with its record in `DATA/outputs` |
-//! | `cache/TIME/HASH` | a blob that nobody needs now |
+//! | `cache/TIME/HASH` | a blob that nobody needed at that time |
+//!
+//! A blob of the cache that is needed again keeps its tag: what is not to go is known in memory, and a restart needs no
+//! more than a name for it. A job makes no second one, so jobs that come one after the other with the same program leave
+//! the store alone.
 
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use talka_core::{
@@ -27,6 +32,8 @@ use crate::control::now_millis;
 /// What the tags of all jobs' blobs begin with.
 pub(crate) const JOB_TAGS: &str = "job/";
 const CACHE_TAGS: &str = "cache/";
+/// How far the time in a tag of the cache may lie behind the last use: so much of their order a restart may get wrong.
+const CACHE_TIME_ERROR_MAX: Duration = Duration::from_mins(1);
 
 /// Blobs can't be pinned.
 #[derive(Debug, thiserror::Error)]
@@ -66,8 +73,28 @@ struct Inner {
 #[derive(Debug)]
 struct State {
     room: Room,
-    /// Tags of what nobody needs.
-    cached: HashMap<BlobHash, String>,
+    /// Tags of the cache: of what nobody needs, and of what is needed again.
+    cached: HashMap<BlobHash, CacheTag>,
+}
+
+#[derive(Debug)]
+struct CacheTag {
+    name: String,
+    /// When the blob was let go of, in milliseconds; unknown where an earlier process wrote it.
+    at_millis: Option<u64>,
+}
+
+impl CacheTag {
+    fn new(hash: BlobHash) -> Self {
+        let at_millis = now_millis();
+        Self { name: format!("{CACHE_TAGS}{at_millis:016x}/{hash}"), at_millis: Some(at_millis) }
+    }
+
+    /// Whether the time that it tells is good enough.
+    fn is_recent(&self) -> bool {
+        let age = self.at_millis.map(|at_millis| now_millis().abs_diff(at_millis));
+        age.is_some_and(|age_millis| u128::from(age_millis) < CACHE_TIME_ERROR_MAX.as_millis())
+    }
 }
 
 /// Blobs that stay as long as this lives.
@@ -76,6 +103,8 @@ pub(crate) struct Pinned {
     disk: Disk,
     prefix: String,
     blobs: Vec<BlobRef>,
+    /// Whether there may be tags with this prefix.
+    is_tagged: bool,
 }
 
 impl Disk {
@@ -86,11 +115,14 @@ impl Disk {
         for (tag, hash) in blobs.tags(CACHE_TAGS).await? {
             match blobs.size(hash).await? {
                 Some(size) => {
-                    let double = state.cached.insert(hash, tag);
+                    let double = state.cached.insert(hash, CacheTag { name: tag, at_millis: None });
                     let evicted = state.room.restore(BlobRef { hash, size });
                     untag(
                         &blobs,
-                        double.into_iter().chain(evicted.iter().filter_map(|hash| state.cached.remove(hash))),
+                        double
+                            .into_iter()
+                            .chain(evicted.iter().filter_map(|hash| state.cached.remove(hash)))
+                            .map(|tag| tag.name),
                     )
                     .await?;
                 }
@@ -103,8 +135,8 @@ impl Disk {
             let Some(size) = this.0.blobs.size(hash).await? else { continue };
             let blob = BlobRef { hash, size };
             // As if a job had just ended.
-            if let Ok((untagged, _)) = this.pin_in_memory(&[blob]) {
-                untag(&this.0.blobs, untagged).await?;
+            if let Ok(Pins { evicted, .. }) = this.pin_in_memory(&[blob]) {
+                untag(&this.0.blobs, evicted).await?;
                 this.unpin(&[blob]).await?;
             }
         }
@@ -112,19 +144,30 @@ impl Disk {
         Ok(this)
     }
 
-    /// Pins blobs that are here or will come, under tags that begin with `prefix`. When this returns there is room for
-    /// all of them.
+    /// Pins blobs that are here or will come, under tags that begin with `prefix`, which are removed again. When this
+    /// returns there is room for all of them.
     pub(crate) async fn pin(&self, prefix: &str, blobs: &[BlobRef]) -> Result<Pinned, PinError> {
+        self.pin_under(prefix, blobs, false).await
+    }
+
+    /// The same for a job: blobs that the cache names get no other tag, so nobody else may make one with this prefix.
+    pub(crate) async fn pin_for_job(&self, prefix: &str, blobs: &[BlobRef]) -> Result<Pinned, PinError> {
+        self.pin_under(prefix, blobs, true).await
+    }
+
+    async fn pin_under(&self, prefix: &str, blobs: &[BlobRef], is_spare: bool) -> Result<Pinned, PinError> {
         let turn = self.0.turn.lock().await;
-        let (untagged, evicted) = self.pin_in_memory(blobs)?;
+        let Pins { nameless, evicted } = self.pin_in_memory(blobs)?;
+        let tagged: Vec<_> = if is_spare { nameless } else { blobs.iter().map(|blob| blob.hash).collect() };
         // From here on it is undone by being dropped, whatever happens.
-        let pinned = Pinned { disk: self.clone(), prefix: prefix.to_owned(), blobs: blobs.to_owned() };
-        for (number, blob) in blobs.iter().enumerate() {
-            self.0.blobs.tag(&format!("{prefix}{number}"), blob.hash).await?;
+        let (is_tagged, blobs) = (!tagged.is_empty(), blobs.to_owned());
+        let pinned = Pinned { disk: self.clone(), prefix: prefix.to_owned(), blobs, is_tagged };
+        for (number, hash) in tagged.into_iter().enumerate() {
+            self.0.blobs.tag(&format!("{prefix}{number}"), hash).await?;
         }
-        untag(&self.0.blobs, untagged).await?;
-        if evicted > 0 {
-            tracing::debug!(blobs = evicted, "blobs that nobody needs make room");
+        if !evicted.is_empty() {
+            tracing::debug!(blobs = evicted.len(), "blobs that nobody needs make room");
+            untag(&self.0.blobs, evicted).await?;
             self.0.blobs.collect().await;
         }
         drop(turn);
@@ -146,28 +189,39 @@ impl Disk {
         &self.0.blobs
     }
 
-    /// Pins blobs, and tells the tags that are not needed any more, and how many blobs have to go.
-    fn pin_in_memory(&self, blobs: &[BlobRef]) -> Result<(Vec<String>, usize), NoRoom> {
+    /// Pins blobs, and tells what is to be done about tags.
+    fn pin_in_memory(&self, blobs: &[BlobRef]) -> Result<Pins, NoRoom> {
         let mut state = self.state();
-        let mut uncached = state.room.pin(blobs)?;
-        let evicted = uncached.len();
-        uncached.extend(blobs.iter().map(|blob| blob.hash));
-        Ok((uncached.iter().filter_map(|hash| state.cached.remove(hash)).collect(), evicted))
+        let evicted = state.room.pin(blobs)?;
+        let evicted = evicted.iter().filter_map(|hash| state.cached.remove(hash)).map(|tag| tag.name);
+        let evicted = evicted.collect();
+        let nameless = blobs.iter().map(|blob| blob.hash).filter(|hash| !state.cached.contains_key(hash));
+        Ok(Pins { nameless: nameless.collect(), evicted })
     }
 
     /// What nobody needs any more is cache, if all of it is here.
     async fn unpin(&self, blobs: &[BlobRef]) -> Result<(), BlobError> {
         for BlobRef { hash, .. } in blobs {
-            if !self.state().room.unpin(*hash) {
+            let is_cached = {
+                let mut state = self.state();
+                // What the disk has damaged meanwhile is found when it is needed again.
+                !state.room.unpin(*hash) || state.cached.get(hash).is_some_and(CacheTag::is_recent)
+            };
+            if is_cached {
                 continue;
             }
-            if self.0.blobs.has(*hash).await? {
-                let tag = format!("{CACHE_TAGS}{:016x}/{hash}", now_millis());
-                self.0.blobs.tag(&tag, *hash).await?;
-                self.state().cached.insert(*hash, tag);
+            let old = if self.0.blobs.has(*hash).await? {
+                let tag = CacheTag::new(*hash);
+                self.0.blobs.tag(&tag.name, *hash).await?;
+                let new = tag.name.clone();
+                // After a clock was set back both may have the same name.
+                self.state().cached.insert(*hash, tag).filter(|old| old.name != new)
             } else {
-                self.state().room.forget(*hash);
-            }
+                let mut state = self.state();
+                state.room.forget(*hash);
+                state.cached.remove(hash)
+            };
+            untag(&self.0.blobs, old.map(|tag| tag.name)).await?;
         }
         Ok(())
     }
@@ -178,17 +232,28 @@ impl Disk {
     }
 }
 
+/// What a pin leads to.
+struct Pins {
+    /// Blobs that no tag of the cache names.
+    nameless: Vec<BlobHash>,
+    /// Tags of blobs that have to go.
+    evicted: Vec<String>,
+}
+
 impl Drop for Pinned {
     fn drop(&mut self) {
         let (disk, prefix) = (self.disk.clone(), std::mem::take(&mut self.prefix));
-        let blobs = std::mem::take(&mut self.blobs);
+        let (blobs, is_tagged) = (std::mem::take(&mut self.blobs), self.is_tagged);
         // There is none when the worker has ended; then the next start finds the tags.
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         runtime.spawn(async move {
             let _turn = disk.0.turn.lock().await;
             let unpinned = async {
                 disk.unpin(&blobs).await?;
-                disk.0.blobs.untag(&prefix).await
+                if is_tagged {
+                    disk.0.blobs.untag(&prefix).await?;
+                }
+                Ok::<_, BlobError>(())
             };
             if let Err(error) = unpinned.await {
                 tracing::debug!(%error, "blobs can't be let go of");
@@ -262,6 +327,60 @@ mod tests {
         for (job, blob) in blobs.iter().enumerate() {
             assert_eq!(disk.blobs().has(blob.hash).await.expect("a store"), job >= 9, "job {job}");
         }
+        disk.blobs().shutdown().await;
+    }
+
+    #[tokio::test]
+    async fn what_is_needed_again_keeps_its_tag_and_stays() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let disk = open(dir.path(), 10).await;
+        let (blob, first) = begins(&disk, 1, 6 * MIB).await.expect("room");
+        ends(&disk, first).await;
+        let tags = disk.blobs().tags("").await.expect("a store");
+        assert!(tags.len() == 1 && tags[0].0.starts_with(CACHE_TAGS), "{tags:?}");
+
+        for job in 2..5 {
+            let pinned = disk.pin_for_job(&format!("{JOB_TAGS}{job}/1/"), &[blob]).await.expect("room");
+            let other = disk.pin_for_job(&format!("{JOB_TAGS}{job}/2/"), &[blob]).await.expect("room");
+            assert_eq!(disk.blobs().tags("").await.expect("a store"), tags, "job {job}");
+            ends(&disk, other).await;
+            let output = disk.pin("output/1/", &[blob]).await.expect("room");
+            assert_eq!(disk.blobs().tags("output/").await.expect("a store").len(), 1, "job {job}");
+            ends(&disk, output).await;
+            assert!(matches!(begins(&disk, 9, 6 * MIB).await, Err(PinError::NoRoom(NoRoom::Now { .. }))));
+            disk.blobs().collect().await;
+            assert!(disk.blobs().has(blob.hash).await.expect("a store"), "job {job}");
+            ends(&disk, pinned).await;
+            assert_eq!(disk.blobs().tags("").await.expect("a store"), tags, "job {job}");
+        }
+        let killed = disk.pin_for_job(&format!("{JOB_TAGS}5/1/"), &[blob]).await.expect("room");
+        std::mem::forget(killed);
+        disk.blobs().sync().await.expect("durable");
+        disk.blobs().shutdown().await;
+
+        let disk = open(dir.path(), 10).await;
+        disk.blobs().collect().await;
+        assert!(disk.blobs().has(blob.hash).await.expect("a store"), "it was needed when the process died");
+        let (_, pinned) = begins(&disk, 9, 6 * MIB).await.expect("nobody needs the other one now");
+        assert!(!disk.blobs().has(blob.hash).await.expect("a store"));
+        ends(&disk, pinned).await;
+        disk.blobs().shutdown().await;
+    }
+
+    #[tokio::test]
+    async fn what_has_gone_under_its_tag_of_the_cache_is_pinned_and_fetched_like_any_other() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let disk = open(dir.path(), 10).await;
+        let (blob, first) = begins(&disk, 1, 6 * MIB).await.expect("room");
+        ends(&disk, first).await;
+        disk.blobs().discard(blob.hash).await.expect("removed, as what is damaged");
+        let pinned = disk.pin_for_job(&format!("{JOB_TAGS}2/1/"), &[blob]).await.expect("room");
+        disk.blobs().add_bytes(bytes(1, 6 * MIB), "fetched/").await.expect("added");
+        disk.blobs().untag("fetched/").await.expect("a store");
+        disk.blobs().collect().await;
+        assert!(disk.blobs().has(blob.hash).await.expect("a store"), "its tag is that of the cache");
+        assert!(disk.usage().0 <= Bytes::mib(10));
+        ends(&disk, pinned).await;
         disk.blobs().shutdown().await;
     }
 

@@ -121,6 +121,9 @@ struct Shared {
 const COUNT_INTERVAL: Duration = Duration::from_millis(500);
 /// How often others are told that a job's blobs are here.
 const TELL_INTERVAL: Duration = Duration::from_secs(20);
+/// When they are told first, unless a fetch has: nobody gets anything from a job that is over sooner, and to tell would
+/// take the processors away from it.
+const TELL_AFTER: Duration = Duration::from_millis(250);
 
 impl Fetcher {
     pub(crate) fn new(
@@ -204,19 +207,20 @@ impl Shared {
         counted: &mut Fetched,
     ) -> Result<ReadyJob, ReadyError> {
         let (data, wanted) = (packed(spec), wanted(fetch, spec));
-        let pin = self.disk.pin(tag, &wanted).await;
+        let pin = self.disk.pin_for_job(tag, &wanted).await;
         *pinned = Some(pin.map_err(|error| ReadyError::of_pin(spec.bundle, error))?);
         let mut inputs = None;
+        let known = self.compiler.known(spec.bundle.hash);
         for blob in wanted {
             if Some(blob) == data {
                 // A task waits for its own part of them, and nobody for the rest.
                 let begun = JobInputs::fetch(blob, self.disk.blobs(), &self.swarm, &self.tracker).await;
                 inputs = Some(Arc::new(begun.map_err(|error| ReadyError::of_fetch(blob, &error))?));
-            } else {
+            } else if known.is_none() || blob.hash != spec.bundle.hash {
                 self.fetch(blob, counted).await?;
             }
         }
-        let program = if let Some(known) = self.compiler.known(spec.bundle.hash) {
+        let program = if let Some(known) = known {
             known
         } else {
             let wasm = self.read(spec.bundle, limits::MODULE_BYTES_MAX, counted).await?;
@@ -229,6 +233,14 @@ impl Shared {
         }
         let world = Arc::new(world::job_world(spec, program, datasets));
         Ok(ReadyJob { spec: spec.clone(), world, inputs })
+    }
+
+    /// Fetches what the job can do without, and others may want from here: the module of a program that was compiled for an
+    /// earlier job.
+    async fn complete(&self, spec: &JobSpec) {
+        if let Err(error) = self.fetch(spec.bundle, &mut Fetched::default()).await {
+            tracing::debug!(%error, "a module that was compiled before can't be had any more");
+        }
     }
 
     async fn fetch(&self, blob: BlobRef, counted: &mut Fetched) -> Result<(), ReadyError> {
@@ -297,6 +309,8 @@ impl Shared {
 
     /// Takes part in the exchange of a job's blobs until the job is forgotten.
     async fn keep_telling(&self, fetch: Fetch, spec: &JobSpec) {
+        tokio::time::sleep(TELL_AFTER).await;
+        self.complete(spec).await;
         loop {
             for blob in wanted(fetch, spec) {
                 if let Err(error) = self.tracker.others(blob).await {

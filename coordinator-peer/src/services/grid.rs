@@ -27,7 +27,7 @@ use crate::{
     clock,
     places::Place,
     reactor::{Event, Handle, Opened, Stopped},
-    receipts::{Checker, Signed, Unsigned},
+    receipts::{Bundles, Checker, Signed, Unsigned},
 };
 
 /// See the [module](self).
@@ -90,21 +90,30 @@ impl Grid for GridService {
         if names != Names::default() {
             reactor.send(Event::Named(session, names)).await?;
         }
-        let checker = Checker::new(self.0.identity.peer_id(), peer);
+        let bundles = Bundles::default();
+        let checker = Checker::new(self.0.identity.peer_id(), peer, bundles.clone());
         let unanswered = Arc::new(Semaphore::new(limits::SESSION_UNANSWERED_MAX));
         tokio::spawn(read_session(reactor, checker, session, inbound, unanswered.clone()));
-        Ok(Response::new(self.outbound(messages, unanswered)))
+        Ok(Response::new(self.outbound(messages, unanswered, bundles)))
     }
 }
 
 impl GridService {
     /// Messages as the worker takes them. With each answer to a message of reports there is room for another one.
-    fn outbound(&self, messages: mpsc::Receiver<ToWorker>, unanswered: Arc<Semaphore>) -> Outbound {
+    fn outbound(
+        &self,
+        messages: mpsc::Receiver<ToWorker>,
+        unanswered: Arc<Semaphore>,
+        bundles: Bundles,
+    ) -> Outbound {
         let (inputs, blobs) = (self.0.inputs.clone(), self.0.submissions.blobs().clone());
         // Inputs are read when the worker takes their lease, so that they wait on the disk and not in memory.
         let messages = ReceiverStream::new(messages).filter_map(move |message| {
             if matches!(&message, ToWorker::Settled { attempts, .. } if !attempts.is_empty()) {
                 unanswered.add_permits(1);
+            }
+            if let ToWorker::Job { job, spec, .. } = &message {
+                bundles.note(*job, spec.bundle.hash);
             }
             let (inputs, blobs) = (inputs.clone(), blobs.clone());
             async move {

@@ -241,6 +241,7 @@ impl Context {
     ) -> Result<u64, Status> {
         let (id, spec) = (job.job, &job.submission.spec);
         let with_output = request.with_output;
+        let until = until.min(job.tasks());
         while from < until {
             let page =
                 self.read(move |reader| reader.results(id, from, limits::PAGE_ROWS_MAX, with_output)).await?;

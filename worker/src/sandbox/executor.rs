@@ -1,13 +1,6 @@
 //! An executor, seen from the parent: a child process that runs tasks, and is replaced when it fails.
 
-use std::{
-    borrow::Cow,
-    collections::VecDeque,
-    io,
-    path::PathBuf,
-    sync::{Arc, Weak},
-    time::Duration,
-};
+use std::{borrow::Cow, io, path::PathBuf, sync::Arc, time::Duration};
 
 use talka_core::{
     job::is_file_name,
@@ -21,6 +14,7 @@ use super::{
     control::{Attached, Control},
     deadline::Deadline,
     job::{JobWorld, TaskInput},
+    loads::{Loads, Plan},
     process::{ChildProcess, Role, Stdout},
     saving::{Saving, load},
 };
@@ -50,7 +44,6 @@ pub struct Executor {
     control: Control,
     /// `None` while a batch runs, and after a child was lost until the next batch.
     child: Option<Warm>,
-    next_job: u64,
 }
 
 /// A child with what it has been given.
@@ -59,17 +52,8 @@ struct Warm {
     // First, so that it is dropped before the child is: its number is free for others afterwards.
     attached: Attached,
     process: ChildProcess,
-    /// Least recently used first.
-    jobs: VecDeque<LoadedJob>,
+    loads: Loads,
     next_task: u64,
-}
-
-#[derive(Debug)]
-struct LoadedJob {
-    number: u64,
-    /// Holds the address, so that no other job can have it, but not the data.
-    world: Weak<JobWorld>,
-    bytes: u64,
 }
 
 /// A child that has a job.
@@ -101,7 +85,7 @@ type BatchEnd = Result<Result<(), Failed>, Unwanted>;
 impl Executor {
     /// Starts the child and waits until it is ready.
     pub async fn spawn(config: ExecutorConfig) -> io::Result<Self> {
-        let mut executor = Self { config, control: Control::new(), child: None, next_job: 0 };
+        let mut executor = Self { config, control: Control::new(), child: None };
         executor.child = Some(executor.start().await?);
         Ok(executor)
     }
@@ -190,73 +174,67 @@ impl Executor {
     async fn start(&self) -> io::Result<Warm> {
         let (process, _) = ChildProcess::spawn(&self.config.exe, Role::Executor).await?;
         let attached = self.control.attach(process.pid);
-        Ok(Warm { attached, process, jobs: VecDeque::new(), next_task: 0 })
+        Ok(Warm { attached, process, loads: Loads::default(), next_task: 0 })
     }
 
     /// A child that has the job. It is taken out of `self`, so that it dies if the caller is dropped.
     async fn child_with(&mut self, job: &Arc<JobWorld>) -> io::Result<Given> {
         if let Some(mut child) = self.child.take() {
             // It may have died since, killed by its owner or for want of memory: then a new one is tried.
-            if let Ok(number) = child.give(job, &mut self.next_job).await {
+            if let Ok(number) = child.give(job).await {
                 return Ok(Given { child, number, is_new: false });
             }
         }
         let mut child = self.start().await?;
-        let number = child.give(job, &mut self.next_job).await?;
+        let number = child.give(job).await?;
         Ok(Given { child, number, is_new: true })
     }
 }
 
 impl Warm {
-    /// Sees to it that the child has the job, and tells its number.
-    async fn give(&mut self, job: &Arc<JobWorld>, next_job: &mut u64) -> io::Result<u64> {
-        let known = self.jobs.iter().position(|loaded| std::ptr::eq(loaded.world.as_ptr(), Arc::as_ptr(job)));
-        if let Some(loaded) = known.and_then(|position| self.jobs.remove(position)) {
-            let number = loaded.number;
-            self.jobs.push_back(loaded);
-            return Ok(number);
-        }
-        let number = *next_job;
-        *next_job += 1;
-        let bytes = job.bytes();
-        let mut heads = Vec::new();
-        while self.must_forget(bytes) {
-            let Some(oldest) = self.jobs.pop_front() else { break };
-            frame::encode_head(&mut heads, &ToExecutor::Forget { job: oldest.number }, 0)?;
-        }
-        let stdin = &mut self.process.stdin;
-        let send = async {
-            let compiled = &job.program().compiled;
-            frame::encode_head(&mut heads, &ToExecutor::Program, compiled.len())?;
-            stdin.write_all(&heads).await?;
-            stdin.write_all(compiled).await?;
-            for (name, content) in job.datasets() {
-                heads.clear();
-                let dataset = ToExecutor::Dataset { name: name.to_owned() };
-                frame::encode_head(&mut heads, &dataset, content.len())?;
-                stdin.write_all(&heads).await?;
-                stdin.write_all(content).await?;
+    /// Sees to it that the child has the job, and tells its number. After an error nothing is known of the child.
+    async fn give(&mut self, job: &Arc<JobWorld>) -> io::Result<u64> {
+        let plan = self.loads.plan(job);
+        if plan.sends_job {
+            // Who is paused takes nothing, and that is no fault.
+            let mut deadline = Deadline::new(self.attached.control(), SEND_JOB_TIMEOUT);
+            tokio::select! {
+                given = send(&mut self.process.stdin, &plan, job) => given?,
+                () = deadline.passed() => return Err(io::ErrorKind::TimedOut.into()),
             }
-            heads.clear();
-            let (seed, clock_secs) = job.seed_and_clock();
-            let last = ToExecutor::Job { job: number, limits: job.limits(), seed, clock_secs };
-            frame::encode_head(&mut heads, &last, 0)?;
-            stdin.write_all(&heads).await
-        };
-        // Who is paused takes nothing, and that is no fault.
-        let mut deadline = Deadline::new(self.attached.control(), SEND_JOB_TIMEOUT);
-        tokio::select! {
-            given = send => given?,
-            () = deadline.passed() => return Err(io::ErrorKind::TimedOut.into()),
         }
-        self.jobs.push_back(LoadedJob { number, world: Arc::downgrade(job), bytes });
-        Ok(number)
+        Ok(plan.job)
     }
+}
 
-    fn must_forget(&self, bytes: u64) -> bool {
-        let loaded: u64 = self.jobs.iter().map(|job| job.bytes).sum();
-        self.jobs.len() >= limits::EXECUTOR_JOBS_MAX || loaded + bytes > limits::EXECUTOR_LOADED_BYTES_MAX
+/// Sends what the child has not got of a job.
+async fn send(stdin: &mut ChildStdin, plan: &Plan, job: &JobWorld) -> io::Result<()> {
+    let mut heads = Vec::new();
+    for job in plan.forget_jobs.iter().copied() {
+        frame::encode_head(&mut heads, &ToExecutor::Forget { job }, 0)?;
     }
+    for program in plan.forget_programs.iter().copied() {
+        frame::encode_head(&mut heads, &ToExecutor::ForgetProgram { program }, 0)?;
+    }
+    let program = plan.program;
+    if plan.sends_program {
+        let compiled = &job.program().compiled;
+        frame::encode_head(&mut heads, &ToExecutor::Program { program }, compiled.len())?;
+        stdin.write_all(&heads).await?;
+        stdin.write_all(compiled).await?;
+        heads.clear();
+    }
+    for (name, content) in job.datasets() {
+        let dataset = ToExecutor::Dataset { name: name.to_owned() };
+        frame::encode_head(&mut heads, &dataset, content.len())?;
+        stdin.write_all(&heads).await?;
+        stdin.write_all(content).await?;
+        heads.clear();
+    }
+    let (seed, clock_secs) = job.seed_and_clock();
+    let last = ToExecutor::Job { job: plan.job, program, limits: job.limits(), seed, clock_secs };
+    frame::encode_head(&mut heads, &last, 0)?;
+    stdin.write_all(&heads).await
 }
 
 /// The rest of a batch, in one child.

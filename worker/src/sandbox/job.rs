@@ -80,10 +80,9 @@ impl JobWorld {
         (self.seed, self.clock_secs)
     }
 
-    /// What the program and the datasets take in memory.
-    pub(super) fn bytes(&self) -> u64 {
-        let datasets: usize = self.contents.iter().map(Bytes::len).sum();
-        (datasets + self.program.size()) as u64
+    /// What the datasets take in memory.
+    pub(super) fn dataset_bytes(&self) -> u64 {
+        self.contents.iter().map(|content| content.len() as u64).sum()
     }
 
     /// The digest of all that the task will see.

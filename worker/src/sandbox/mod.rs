@@ -46,6 +46,7 @@ mod engine;
 mod executor;
 mod host;
 mod job;
+mod loads;
 mod local;
 pub mod measure;
 mod meter;

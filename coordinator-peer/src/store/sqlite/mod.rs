@@ -40,7 +40,7 @@ mod write;
 
 use std::{path::Path, sync::Arc};
 
-use rusqlite::{Connection, OpenFlags, TransactionBehavior, wal::CheckpointMode};
+use rusqlite::{Connection, OpenFlags, TransactionBehavior, config::DbConfig, wal::CheckpointMode};
 use talka_core::{
     coordinator::{Batch, Snapshot},
     ids::PeerId,
@@ -166,6 +166,8 @@ fn connect(path: &Path, create: OpenFlags) -> Result<Connection, StoreError> {
     let conn = Connection::open_with_flags(path, flags)?;
     conn.busy_timeout(limits::STORE_BUSY_MAX)?;
     conn.set_prepared_statement_cache_capacity(64);
+    // Or a statement over a range is compiled anew for each range, in search of a better plan.
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     conn.pragma_update(None, "trusted_schema", false)?;
     conn.pragma_update(None, "cell_size_check", true)?;
     Ok(conn)

@@ -74,8 +74,8 @@ fn serve(runner: Runner, outbox: &Arc<Outbox>, postman: &Thread, mut walls: Wall
     walls::seal(&mut walls);
     outbox.put(&FromExecutor::Ready(Ready { version: VERSION.into(), walls }), &[])?;
     let mut input = BufReader::with_capacity(READ_BUFFER_BYTES, Stdin);
-    let (jobs, datasets) = (HashMap::new(), Vec::new());
-    let mut server = Server { runner, outbox, jobs, program: None, datasets, snapshot: None };
+    let (programs, jobs, datasets) = (HashMap::new(), HashMap::new(), Vec::new());
+    let mut server = Server { runner, outbox, programs, jobs, datasets, snapshot: None };
     loop {
         if !frame::is_whole(input.buffer()) {
             outbox.flush()?;
@@ -89,10 +89,12 @@ fn serve(runner: Runner, outbox: &Arc<Outbox>, postman: &Thread, mut walls: Wall
     }
 }
 
+/// A program, or why it can't be run.
+type Program = Rc<Result<Loaded, EngineError>>;
+
 /// A job that is ready to run.
 struct Job {
-    /// Why not, if it isn't.
-    program: Result<Loaded, EngineError>,
+    program: Program,
     datasets: Vec<(String, Bytes)>,
     limits: TaskLimits,
     seed: u64,
@@ -102,9 +104,9 @@ struct Job {
 struct Server<'a> {
     runner: Runner,
     outbox: &'a Arc<Outbox>,
+    programs: HashMap<u64, Program>,
     jobs: HashMap<u64, Job>,
-    /// Parts of the job that is being announced.
-    program: Option<Vec<u8>>,
+    /// Those of the job that is being announced.
     datasets: Vec<(String, Bytes)>,
     /// What the next task is to go on from.
     snapshot: Option<Vec<u8>>,
@@ -122,14 +124,20 @@ struct Request {
 impl Server<'_> {
     fn handle(&mut self, message: ToExecutor<'_>, body: Vec<u8>) -> io::Result<()> {
         match message {
-            ToExecutor::Program => self.program = Some(body),
+            ToExecutor::Program { program } => {
+                let loaded = self.runner.load(&body);
+                self.programs.insert(program, Rc::new(loaded));
+            }
             ToExecutor::Dataset { name } => self.datasets.push((name, body.into())),
-            ToExecutor::Job { job, limits, seed, clock_secs } => {
-                let program = self.runner.load(&self.program.take().unwrap_or_default());
+            ToExecutor::Job { job, program, limits, seed, clock_secs } => {
                 let datasets = std::mem::take(&mut self.datasets);
-                self.jobs.insert(job, Job { program, datasets, limits, seed, clock_secs });
+                // Without its program there is no job, and its tasks have no result.
+                if let Some(program) = self.programs.get(&program).cloned() {
+                    self.jobs.insert(job, Job { program, datasets, limits, seed, clock_secs });
+                }
             }
             ToExecutor::Forget { job } => drop(self.jobs.remove(&job)),
+            ToExecutor::ForgetProgram { program } => drop(self.programs.remove(&program)),
             ToExecutor::Resume => self.snapshot = Some(body),
             ToExecutor::Task { job, task, keep, input } => {
                 let input = TaskInput { stdin: body.into(), ..input.into_owned() };
@@ -144,7 +152,7 @@ impl Server<'_> {
     fn run(&self, request: Request) -> Result<Execution, NoResult> {
         let Request { job, task, keep, input, snapshot } = request;
         let job = self.jobs.get(&job).ok_or(NoResult::Internal)?;
-        let program = job.program.as_ref().map_err(|_| NoResult::Compile)?;
+        let program = job.program.as_ref().as_ref().map_err(|_| NoResult::Compile)?;
         let Job { datasets, limits, seed, clock_secs, .. } = job;
         let surroundings = Surroundings { datasets, limits: *limits, seed: *seed, clock_secs: *clock_secs };
         let (outbox, last) = (self.outbox.clone(), std::cell::Cell::new(None::<Instant>));

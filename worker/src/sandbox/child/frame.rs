@@ -33,8 +33,11 @@ pub(in super::super) const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// From the parent to an executor.
 #[derive(Debug, Serialize, Deserialize)]
 pub(in super::super) enum ToExecutor<'a> {
-    /// The program of the job that comes next. Body: machine code.
-    Program,
+    /// A program that jobs have. Body: machine code.
+    Program {
+        /// The parent's number for it.
+        program: u64,
+    },
     /// A dataset of the job that comes next. Body: its content.
     Dataset {
         /// Its name under `/data`.
@@ -44,6 +47,8 @@ pub(in super::super) enum ToExecutor<'a> {
     Job {
         /// The parent's number for it.
         job: u64,
+        /// The parent's number for its program.
+        program: u64,
         /// Bounds of each task.
         limits: TaskLimits,
         /// Seed of the random streams.
@@ -55,6 +60,11 @@ pub(in super::super) enum ToExecutor<'a> {
     Forget {
         /// The parent's number for it.
         job: u64,
+    },
+    /// A program that none of the remaining jobs has.
+    ForgetProgram {
+        /// The parent's number for it.
+        program: u64,
     },
     /// The task that comes next is to go on from here. Body: a snapshot, as an executor sent it.
     Resume,
