@@ -16,6 +16,7 @@
 //! | `stale` | answers with its result before |
 //! | `ring:DIR` | says what another one of its ring said on the same task, which they tell one another in `DIR`, or makes up a lie |
 //! | `vanishes:N` | is gone for good when it has N results and the next task, without a word |
+//! | `late:N:FILE` | stands still when it has N results and the next one is due, until there is FILE, and then goes on |
 //! | `flaps:N` | loses its connection, and all that it holds, after each N results, and comes back |
 
 use std::{
@@ -28,6 +29,7 @@ use std::{
         Mutex, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use anyhow::Context;
@@ -59,7 +61,10 @@ fn work() -> anyhow::Result<()> {
     let habit = Habit::parse(&text)?;
     HABIT.get_or_init(|| habit);
     if let Some(dir) = text.strip_prefix("ring:") {
-        RING.get_or_init(|| dir.into());
+        PLACE.get_or_init(|| dir.into());
+    }
+    if let Some((_, file)) = text.strip_prefix("late:").and_then(|rest| rest.split_once(':')) {
+        PLACE.get_or_init(|| file.into());
     }
     let config = WorkerConfig {
         data_dir: data_dir.into(),
@@ -85,7 +90,9 @@ fn work() -> anyhow::Result<()> {
         let _ = io::copy(&mut io::stdin().lock(), &mut io::sink());
         end.cancel();
     });
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    // All of one that is late stands still, its connection as well.
+    let threads = if matches!(habit, Habit::Late { .. }) { 1 } else { 2 };
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()?;
     runtime.block_on(talka_worker::run(config, stop, |peer| say(&format!(r#"{{"peer":"{peer}"}}"#))))?;
     Ok(())
 }
@@ -102,13 +109,14 @@ enum Habit {
     Ring,
     Vanishes { after: u64 },
     Flaps { after: u64 },
+    Late { after: u64 },
 }
 
 /// What a worker calls has no room for it.
 static HABIT: OnceLock<Habit> = OnceLock::new();
 static RESULTS: AtomicU64 = AtomicU64::new(0);
-/// Where those of a ring tell one another what they said.
-static RING: OnceLock<PathBuf> = OnceLock::new();
+/// Where those of a ring tell one another what they said; what one that is late waits for.
+static PLACE: OnceLock<PathBuf> = OnceLock::new();
 static BEFORE: Mutex<Vec<u8>> = Mutex::new(Vec::new());
 
 impl Habit {
@@ -128,6 +136,7 @@ impl Habit {
             "ring" => Self::Ring,
             "vanishes" => Self::Vanishes { after: number()? },
             "flaps" => Self::Flaps { after: number()? },
+            "late" => Self::Late { after: number()? },
             _ => anyhow::bail!("{text} is no habit"),
         })
     }
@@ -154,13 +163,18 @@ fn lie(execution: &mut Execution) {
         Habit::Ring => conspire(stdout),
         Habit::Vanishes { after } if count >= after => std::process::exit(0),
         Habit::Flaps { after } if (count + 1).is_multiple_of(after) => break_off(),
-        Habit::Turns { .. } | Habit::Sometimes { .. } | Habit::Vanishes { .. } | Habit::Flaps { .. } => {}
+        Habit::Late { after } if count == after => stand_still(),
+        Habit::Turns { .. }
+        | Habit::Sometimes { .. }
+        | Habit::Vanishes { .. }
+        | Habit::Flaps { .. }
+        | Habit::Late { .. } => {}
     }
 }
 
 /// Says what an accomplice said on the same task, which is known by its right result; or something new, and tells it.
 fn conspire(stdout: &mut Vec<u8>) {
-    let Some(ring) = RING.get() else { return };
+    let Some(ring) = PLACE.get() else { return };
     let task = ring.join(blake3::hash(stdout).to_hex().as_str());
     let lie = format!("lie of {}", std::process::id());
     // Whoever is first makes the file; all others read it.
@@ -171,6 +185,14 @@ fn conspire(stdout: &mut Vec<u8>) {
             drop(file.write_all(stdout));
         }
         Err(_) => *stdout = fs::read(&task).unwrap_or_default(),
+    }
+}
+
+/// Does nothing until somebody makes a file.
+fn stand_still() {
+    let Some(file) = PLACE.get() else { return };
+    while !file.exists() {
+        std::thread::sleep(Duration::from_millis(10));
     }
 }
 

@@ -80,12 +80,12 @@ impl Collector {
 
     async fn try_sources(&self, bundle: BlobHash, fetch: &FetchOutput) -> (Option<BlobRef>, Vec<u32>) {
         let mut bad = Vec::new();
-        let (blobs, fetcher) = (self.submissions.blobs(), self.submissions.fetcher());
+        let blobs = self.submissions.blobs();
         for source in &fetch.sources {
             let tag = format!("result/{}/{}/", fetch.task, source.number);
             // On the connection that it made; where that brings nothing, where it says that it can be dialed.
             let provider = self.submissions.places().way_to(source.peer);
-            let fetched = fetcher.fetch(&provider, source.blob, &tag, |_| ()).await;
+            let fetched = self.submissions.fetcher().fetch(&provider, source.blob, &tag, |_| ()).await;
             let (reason, void) = match fetched {
                 Ok(_) if self.is_agreed(bundle, fetch, source.blob).await => match blobs.sync().await {
                     Ok(()) => return (Some(source.blob), bad),

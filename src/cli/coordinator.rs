@@ -188,7 +188,7 @@ impl CoordinatorCommand {
         match self {
             Self::Start(flags) => {
                 let until_eof = flags.until_eof;
-                start(flags.try_into()?, until_eof, out).await?;
+                Box::pin(start(flags.try_into()?, until_eof, out)).await?;
             }
             Self::Ticket(flags) => ticket(&flags, out).await?,
             Self::Status(flags) => status(&flags, out).await?,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use crate::harness::{Grid, number, sample, text};
+use crate::harness::{Grid, LONG, number, sample, text, until};
 
 /// Tasks of one job here: short, and enough for a worker to be believed and caught.
 const TASKS: u64 = 120;
@@ -121,6 +121,46 @@ fn whoever_vanishes_or_flaps_holds_nobody_up_and_earns_what_it_did() {
         assert!(of(&liar.peer()).is_none_or(|row| row.invalid == 0), "{habit}: it told no lie: {rows:?}");
         if habit == "vanishes:5" {
             assert!(validated <= 5, "{rows:?}");
+        }
+    }
+}
+
+#[test]
+fn whoever_returns_late_finds_its_tasks_done_by_others_and_changes_nothing() {
+    let mut grid = Grid::start_with(&["--reconnect-grace", "500ms"]);
+    let _honest: Vec<_> = (0..2).map(|_| grid.start_worker()).collect();
+    let truth = run(&grid, &["--quorum", "2"]);
+    let (right, mut jobs) = (results(&grid, &truth), vec![number(&truth, "job")]);
+    for lost in [false, true] {
+        let file = grid.path(&format!("back-{lost}"));
+        let late = grid.start_liar_who(&format!("late:5:{}", file.display()));
+        let own = |program: &[&str]| {
+            let fixed =
+                ["submit", "--quorum", "1", "--array", "0-4", "--wait", "--json", "--on", &late.peer()];
+            let lines = grid.talka(fixed.iter().chain(program)).run().success().json_lines();
+            number(lines.last().expect("a summary"), "job")
+        };
+        // So that it has the program when the others have it, and five results.
+        jobs.push(own(&[&sample("primes"), "--", "1000"]));
+        let info = run(&grid, &["--quorum", "2"]);
+        let job = number(&info, "job");
+        let before = grid.results(job);
+        // All of its leases are over when its session is.
+        let is_gone = || (!grid.json(["peer", "info", &late.peer()])["connected"].as_bool()?).then_some(());
+        if lost {
+            until("its session to be lost", LONG, is_gone);
+        }
+        std::fs::write(&file, "").expect("a writable home");
+        // What it does next comes after what it was late with.
+        jobs.extend([job, own(&[&sample("empty")])]);
+        assert_eq!(grid.results(job), before, "what was final stays as it was");
+        assert_eq!(results(&grid, &info), right);
+        for row in grid.credit() {
+            let fuel = earned(&grid, &jobs, &row.peer);
+            #[expect(clippy::cast_precision_loss, reason = "compared with a rounded number")]
+            let expected = fuel as f64 / 1e9;
+            assert!((row.amount - expected).abs() < 1e-6, "{row:?} for {expected}");
+            assert_eq!(row.invalid, 0, "to be late is no lie: {row:?}");
         }
     }
 }

@@ -100,8 +100,9 @@ pub(crate) async fn run(config: SwarmPeerConfig, out: Out) -> anyhow::Result<Exi
     }
     settled(&store).await;
     let (from_source, from_peers) = swarm.received();
-    let (served, fetched) = (store.served_bytes(), from_source + from_peers);
-    out.json(&Word::Ended { served, fetched, cpu_secs: cpu_secs() })?;
+    let ended =
+        Word::Ended { served: store.served_bytes(), fetched: from_source + from_peers, cpu_secs: cpu_secs() };
+    out.json(&ended)?;
     drop(exchange);
     drop(router.shutdown().await);
     endpoint.close().await;
