@@ -10,6 +10,7 @@
 //! |---|---|
 //! | `always` | lies about every result, as all of its kind do: they agree with one another |
 //! | `turns:H:L` | is honest H times, then lies L times, and so on |
+//! | `while:FILE` | lies about every result as long as there is FILE |
 //! | `sometimes:P` | lies about P results in a hundred |
 //! | `odd` | lies about every result in a way of its own |
 //! | `inflate` | tells the truth about the result, and says that it took twice the fuel |
@@ -60,8 +61,8 @@ fn work() -> anyhow::Result<()> {
     let text = args.next().unwrap_or_else(|| "always".into());
     let habit = Habit::parse(&text)?;
     HABIT.get_or_init(|| habit);
-    if let Some(dir) = text.strip_prefix("ring:") {
-        PLACE.get_or_init(|| dir.into());
+    if let Some(path) = text.strip_prefix("ring:").or_else(|| text.strip_prefix("while:")) {
+        PLACE.get_or_init(|| path.into());
     }
     if let Some((_, file)) = text.strip_prefix("late:").and_then(|rest| rest.split_once(':')) {
         PLACE.get_or_init(|| file.into());
@@ -102,6 +103,7 @@ fn work() -> anyhow::Result<()> {
 enum Habit {
     Always,
     Turns { honest: u64, lies: u64 },
+    While,
     Sometimes { percent: u64 },
     Odd,
     Inflate,
@@ -115,7 +117,7 @@ enum Habit {
 /// What a worker calls has no room for it.
 static HABIT: OnceLock<Habit> = OnceLock::new();
 static RESULTS: AtomicU64 = AtomicU64::new(0);
-/// Where those of a ring tell one another what they said; what one that is late waits for.
+/// Where those of a ring tell one another what they said; the file that others look for.
 static PLACE: OnceLock<PathBuf> = OnceLock::new();
 static BEFORE: Mutex<Vec<u8>> = Mutex::new(Vec::new());
 
@@ -129,6 +131,7 @@ impl Habit {
         Ok(match name {
             "always" => Self::Always,
             "turns" => Self::Turns { honest: number()?, lies: number()? },
+            "while" => Self::While,
             "sometimes" => Self::Sometimes { percent: number()? },
             "odd" => Self::Odd,
             "inflate" => Self::Inflate,
@@ -148,6 +151,7 @@ fn lie(execution: &mut Execution) {
     match HABIT.get().copied().unwrap_or(Habit::Always) {
         Habit::Always => flip(stdout, 1),
         Habit::Turns { honest, lies } if count % (honest + lies) >= honest => flip(stdout, 1),
+        Habit::While if PLACE.get().is_some_and(|file| file.exists()) => flip(stdout, 1),
         // Spread without a pattern that a round number of tasks could hide.
         Habit::Sometimes { percent }
             if count.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32 & 0xffff < percent * 655 =>
@@ -165,6 +169,7 @@ fn lie(execution: &mut Execution) {
         Habit::Flaps { after } if (count + 1).is_multiple_of(after) => break_off(),
         Habit::Late { after } if count == after => stand_still(),
         Habit::Turns { .. }
+        | Habit::While
         | Habit::Sometimes { .. }
         | Habit::Vanishes { .. }
         | Habit::Flaps { .. }
