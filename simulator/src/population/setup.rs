@@ -60,6 +60,7 @@ pub struct RawGroup {
     pub strategy: Strategy,
     pub rate: Option<f64>,
     pub honest_for: Option<u32>,
+    pub lies_for: Option<u32>,
     #[serde(default)]
     pub together: bool,
     #[serde(default)]
@@ -165,6 +166,7 @@ pub struct Group {
     pub(super) strategy: Strategy,
     pub(super) rate: f64,
     pub(super) honest_for: u32,
+    pub(super) lies_for: u32,
     pub(super) together: bool,
     pub(super) one_owner: bool,
     pub(super) speed: f64,
@@ -251,8 +253,16 @@ impl RawGroup {
         }
         share("rate", self.rate.unwrap_or(0.0), problems);
         if self.honest_for.is_some() != self.strategy.has_count() {
-            let who = "after, oscillate and vanish, which need it";
+            let who = "after, oscillate, turns and vanish, which need it";
             problems.push(format!("honest_for is for the strategies {who}; this one is {name}"));
+        }
+        let turns = self.strategy == Strategy::Turns;
+        if self.lies_for.is_some() != turns {
+            problems.push(format!("lies_for is for the strategy turns, which needs it; this one is {name}"));
+        }
+        let turn = (self.honest_for.unwrap_or(0)).checked_add(self.lies_for.unwrap_or(0));
+        if turn.is_none() || (turns && turn == Some(0)) {
+            problems.push(format!("honest_for and lies_for must be 1 to {} together", u32::MAX));
         }
         let sessions = match (self.online_hours, self.offline_hours) {
             (None, None) => None,
@@ -274,6 +284,7 @@ impl RawGroup {
             strategy: self.strategy,
             rate: self.rate.unwrap_or(0.0),
             honest_for: self.honest_for.unwrap_or(0),
+            lies_for: self.lies_for.unwrap_or(0),
             together: self.together,
             one_owner: self.one_owner,
             speed: self.speed,

@@ -17,6 +17,8 @@ pub enum Strategy {
     /// Is honest until it has passed a number of checks, then answers wrongly until it is caught, and so on. That it knows
     /// how many checks it passed is more than any real worker can.
     Oscillate,
+    /// Is honest for a number of tasks, then answers wrongly for another one, and so on, whatever comes of it.
+    Turns,
     /// Says what one of its group has said on the same task, or anything if none has.
     Copy,
     /// Gives the right output and claims more fuel than it took.
@@ -42,6 +44,7 @@ impl Strategy {
             Self::Sometimes => "sometimes",
             Self::After => "after",
             Self::Oscillate => "oscillate",
+            Self::Turns => "turns",
             Self::Copy => "copy",
             Self::Inflate => "inflate",
             Self::Replay => "replay",
@@ -59,7 +62,7 @@ impl Strategy {
 
     /// Whether it needs a number of tasks or checks.
     pub(super) fn has_count(self) -> bool {
-        matches!(self, Self::After | Self::Oscillate | Self::Vanish)
+        matches!(self, Self::After | Self::Oscillate | Self::Turns | Self::Vanish)
     }
 }
 

@@ -11,6 +11,7 @@ fn group(count: u32, strategy: Strategy) -> RawGroup {
         strategy,
         rate: None,
         honest_for: None,
+        lies_for: None,
         together: false,
         one_owner: false,
         speed: 1.0,
@@ -102,6 +103,31 @@ fn who_is_honest_until_trusted_gets_through_with_boinc_and_not_here() {
         };
         let (ours, boinc) = (through(PolicyName::ErrorRate), through(PolicyName::Boinc));
         assert!(ours <= 1e-3 && boinc >= boinc_at_least, "{honest_for}: {ours}, and {boinc} with BOINC");
+    }
+}
+
+#[test]
+fn who_is_honest_and_lies_by_turns_gets_no_more_through_than_is_allowed() {
+    for (cheats, share, error_ppm) in
+        [(25, 0.05, 1_000), (25, 0.05, 10_000), (100, 0.2, 1_000), (100, 0.2, 10_000)]
+    {
+        for (honest_for, lies_for) in [(40, 1), (40, 5), (40, 10), (60, 20), (100, 10), (200, 20)] {
+            let turns = group(cheats, Strategy::Turns);
+            let turns = RawGroup { honest_for: Some(honest_for), lies_for: Some(lies_for), ..turns };
+            let mut setup = setup(turns, share);
+            // A turn that goes unseen is many wrong results at once, so their mean needs many tasks.
+            (setup.tasks, setup.error_ppm) = (200_000, error_ppm);
+            for seed in 1..=2 {
+                let ours = simulate(&setup, PolicyName::ErrorRate, seed);
+                let wrong = wrong(&ours);
+                let what =
+                    format!("{share} {error_ppm} ppm, {honest_for} and {lies_for}, seed {seed}: {wrong}");
+                assert!(wrong <= f64::from(error_ppm) / 1e6, "{what}");
+                let [honest, cheat] =
+                    [ours.groups[0], ours.groups[1]].map(|group| group.credit_per_attempt());
+                assert!(cheat < honest, "{what}: {cheat} for a cheat, {honest} for honesty");
+            }
+        }
     }
 }
 

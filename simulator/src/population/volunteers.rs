@@ -129,6 +129,7 @@ impl Volunteer {
             Strategy::Sometimes => rng.random_bool(kind.rate),
             Strategy::After => self.attempts > kind.honest_for,
             Strategy::Oscillate => self.record.checks >= kind.honest_for,
+            Strategy::Turns => (self.attempts - 1) % (kind.honest_for + kind.lies_for) >= kind.honest_for,
         };
         let said = match kind.strategy {
             Strategy::Copy => earlier.unwrap_or(lie),
