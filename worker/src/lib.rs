@@ -205,6 +205,8 @@ pub enum WorkerError {
 
 /// Time for what a worker says last to reach its coordinator; without it that finds out by itself.
 const LEAVE_MAX: Duration = Duration::from_secs(2);
+/// Time for what is open to close when the disk has failed.
+const CLOSE_MAX: Duration = Duration::from_secs(10);
 
 /// Runs a worker until `shutdown`; `on_ready` is called once its session is up.
 pub async fn run(
@@ -299,14 +301,21 @@ pub async fn run(
     control.abort();
     // So that the socket is gone before the process is.
     drop(control.await);
-    drop(offered.await);
-    exchange.abort();
-    drop(router.shutdown().await);
-    endpoint.close().await;
-    blobs.shutdown().await;
+    let closed = async {
+        drop(offered.await);
+        exchange.abort();
+        drop(router.shutdown().await);
+        endpoint.close().await;
+        blobs.shutdown().await;
+    };
     if let Some(problem) = disk_problem {
+        // A blob store whose index could not be written has stopped, and need not answer any more.
+        if tokio::time::timeout(CLOSE_MAX, closed).await.is_err() {
+            tracing::debug!("the blob store does not close");
+        }
         return Err(WorkerError::Disk { dir: config.data_dir, problem });
     }
+    closed.await;
     ended.map_or(Ok(()), |error| Err(WorkerError::Refused(error.to_string())))
 }
 
