@@ -274,7 +274,7 @@ async fn start(config: CoordinatorConfig, until_eof: bool, out: Out) -> anyhow::
             stop.cancel();
         }
     };
-    let ran = talka_coordinator_peer::run(config, token, on_ready).await;
+    let ran = Box::pin(talka_coordinator_peer::run(config, token, on_ready)).await;
     drop(registration);
     announced?;
     ran.context("the coordinator stopped")
